@@ -1,0 +1,97 @@
+// From NumPy arrays to views. Python has checked every argument; here it is only made sure that a view fits its array.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+
+#include "rnnbptt/problem.hpp"
+#include "rnnbptt/runtime.hpp"
+
+namespace rnnbptt::bindings {
+
+namespace py = pybind11;
+
+[[noreturn]] inline void misfit(const char* name) {
+  throw py::value_error(std::string(name) + " does not fit the problem (internal check)");
+}
+
+template <typename Scalar>
+const py::array& checked(const py::handle& object, const char* name, py::ssize_t ndim) {
+  if (!py::isinstance<py::array_t<Scalar>>(object)) misfit(name);
+  const auto& array = *reinterpret_cast<const py::array*>(&object);
+  if (array.ndim() != ndim) misfit(name);
+  return array;
+}
+
+// Contiguous data of exactly `size` scalars; null for None.
+template <typename Scalar>
+const Scalar* input(const py::handle& object, const char* name, Index size) {
+  if (object.is_none()) return nullptr;
+  if (!py::isinstance<py::array_t<Scalar, py::array::c_style>>(object)) misfit(name);
+  const auto& array = *reinterpret_cast<const py::array*>(&object);
+  if (array.size() != size) misfit(name);
+  return static_cast<const Scalar*>(array.data());
+}
+
+template <typename Scalar>
+Scalar* output(const py::handle& object, const char* name, Index size) {
+  if (object.is_none()) return nullptr;
+  if (!py::isinstance<py::array_t<Scalar, py::array::c_style>>(object)) misfit(name);
+  auto array = py::reinterpret_borrow<py::array>(object);
+  if (array.size() != size) misfit(name);
+  return static_cast<Scalar*>(array.mutable_data());
+}
+
+// A time-major (T, B, size) array, or (T, B) where size is 1, whose last axis is contiguous; null for None.
+template <typename Scalar>
+SequenceView<const Scalar> sequence(const py::handle& object, const char* name, Index T, Index B, Index size,
+                                    py::ssize_t ndim) {
+  if (object.is_none()) return {};
+  const py::array& array = checked<Scalar>(object, name, ndim);
+  constexpr auto item = static_cast<py::ssize_t>(sizeof(Scalar));
+  if (array.shape(0) != T || array.shape(1) != B || (ndim == 3 && array.shape(2) != size)) misfit(name);
+  if (ndim == 3 && size > 1 && array.strides(2) != item) misfit(name);
+  if (array.strides(0) % item != 0 || array.strides(1) % item != 0) misfit(name);
+  return {static_cast<const Scalar*>(array.data()), array.strides(0) / item, array.strides(1) / item};
+}
+
+template <typename Scalar>
+SequenceView<Scalar> output_sequence(const py::handle& object, const char* name, Index T, Index B, Index size) {
+  const auto view = sequence<Scalar>(object, name, T, B, size, 3);
+  if (view && !py::reinterpret_borrow<py::array>(object).writeable()) misfit(name);
+  return {const_cast<Scalar*>(view.data), view.step, view.sequence};
+}
+
+// Six parameters, absent ones None, in the order of Params.
+template <typename Scalar>
+Params<const Scalar> params(const py::tuple& arrays, const Shape& s) {
+  if (arrays.size() != 6) misfit("params");
+  return {input<Scalar>(arrays[0], "W_hx", s.h * s.d), input<Scalar>(arrays[1], "W_hh", s.h * s.h),
+          input<Scalar>(arrays[2], "W_qh", s.q * s.h), input<Scalar>(arrays[3], "b_h", s.h),
+          input<Scalar>(arrays[4], "b_q", s.q),        input<Scalar>(arrays[5], "W_qx", s.q * s.d)};
+}
+
+// Calls work(run) without the GIL. Ctrl-C is looked for on the calling thread; C++ errors become Python's.
+template <typename Work>
+void without_gil(int threads, const Work& work) {
+  try {
+    const py::gil_scoped_release release;
+    Run run(threads > 0 ? threads : default_threads(), [] {
+      const py::gil_scoped_acquire acquire;
+      return PyErr_CheckSignals() != 0;
+    });
+    work(run);
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
+  } catch (const OutOfMemory& error) {
+    char text[96];
+    std::snprintf(text, sizeof text, "cannot allocate %.0f bytes of workspace", error.bytes);
+    PyErr_SetString(PyExc_MemoryError, text);
+    throw py::error_already_set();
+  }
+}
+
+}  // namespace rnnbptt::bindings

@@ -1,0 +1,64 @@
+// _core.forward, _core.linear_scan, _core.matrix_powers: results go to arrays that Python has allocated.
+#include "bindings/arrays.hpp"
+#include "bindings/module.hpp"
+#include "bindings/workspaces.hpp"
+#include "core/forward.hpp"
+
+namespace rnnbptt::bindings {
+namespace {
+
+template <typename Scalar>
+void bound_forward(const std::tuple<Index, Index, Index, Index, Index>& sizes, const py::tuple& weights,
+                   const py::object& x, const py::object& h0, const py::object& hidden, const py::object& o,
+                   int threads) {
+  Shape s;
+  std::tie(s.T, s.B, s.d, s.h, s.q) = sizes;
+  const auto model = params<Scalar>(weights, s);
+  const auto from = sequence<Scalar>(x, "x", s.T, s.B, s.d, 3);
+  const auto* start = input<Scalar>(h0, "h0", s.B * s.h);
+  const auto states = output_sequence<Scalar>(hidden, "hidden", s.T, s.B, s.h);
+  const auto outputs = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
+  BorrowedWorkspace workspace;
+  without_gil(threads, [&](Run& run) { forward(run, workspace.get(), s, model, from, start, states, outputs); });
+}
+
+template <typename Scalar>
+void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::object& W, const py::object& s0,
+                       bool reverse, bool transpose, const py::object& s, int threads) {
+  const auto [T, B, h] = sizes;
+  const auto* matrix = input<Scalar>(W, "W", h * h);
+  const auto* start = input<Scalar>(s0, "s0", B * h);
+  const auto states = output_sequence<Scalar>(s, "s", T, B, h);
+  BorrowedWorkspace workspace;
+  without_gil(threads, [&, T = T, B = B, h = h](Run& run) {
+    workspace.get().reset();
+    linear_scan(run, workspace.get(), T, B, h, matrix, start, reverse, transpose, states);
+  });
+}
+
+template <typename Scalar>
+void bound_matrix_powers(Index h, Index n, const py::object& W, const py::object& powers, int threads) {
+  const auto* matrix = input<Scalar>(W, "W", h * h);
+  auto* to = output<Scalar>(powers, "powers", (n + 1) * h * h);
+  BorrowedWorkspace workspace;
+  without_gil(threads, [&](Run& run) { matrix_powers(run, workspace.get(), h, n, matrix, to); });
+}
+
+template <typename Scalar>
+void register_as(py::module_& module, const std::string& bits) {
+  module.def(("forward" + bits).c_str(), &bound_forward<Scalar>, py::arg("shape"), py::arg("params"), py::arg("x"),
+             py::arg("h0"), py::arg("hidden"), py::arg("o"), py::arg("threads"));
+  module.def(("linear_scan" + bits).c_str(), &bound_linear_scan<Scalar>, py::arg("shape"), py::arg("W"), py::arg("s0"),
+             py::arg("reverse"), py::arg("transpose"), py::arg("s"), py::arg("threads"));
+  module.def(("matrix_powers" + bits).c_str(), &bound_matrix_powers<Scalar>, py::arg("h"), py::arg("n"), py::arg("W"),
+             py::arg("powers"), py::arg("threads"));
+}
+
+}  // namespace
+
+void register_trajectories(py::module_& module) {
+  register_as<float>(module, "32");
+  register_as<double>(module, "64");
+}
+
+}  // namespace rnnbptt::bindings

@@ -1,0 +1,68 @@
+// The model in coarse steps: the plain one for L = 1, or its lift for L = 2^m.
+//
+//   s_c = A s_{c-1} + Ctrl x_c + bias_s
+//   o_c = Obs s + Direct x_c + bias_o     with s = s_c for L = 1, s = s_{c-1} for a lift
+#pragma once
+
+#include "core/lift.hpp"
+
+namespace rnnbptt {
+
+template <typename Scalar>
+struct CoarseModel {
+  Index L = 1;
+  Index h = 0, inputs = 0, outputs = 0;
+  bool lifted = false;  // outputs read the state before the step
+  bool direct = false;
+
+  // Right factors of the products with rows of states, inputs and output gradients.
+  Packed<Scalar> A_T, A;               // plain recurrence, forward and backward
+  Packed<double> A_T_wide, A_wide;     // the same in float64, for the lift of a float32 model
+  MatrixView<const Scalar> A_plain;    // where A lies: of a plain model,
+  MatrixView<const double> A_lifted;   // and of a lifted one
+  Packed<Scalar> Ctrl_T, Obs_T, Obs, Direct_T;
+  Packed<Scalar> Ctrl, Direct;         // for gradients with respect to inputs only
+  const Scalar* bias_s = nullptr;
+  const Scalar* bias_o = nullptr;
+};
+
+// Sums over rows that the gradients are made of. Null where not wanted.
+template <typename Scalar>
+struct CoarseGradients {
+  Scalar* A = nullptr;       // (h, h)
+  Scalar* Ctrl_T = nullptr;  // (inputs, h)
+  Scalar* Obs = nullptr;     // (outputs, h)
+  Scalar* Direct = nullptr;  // (outputs, inputs)
+  double* bias_s = nullptr;  // (h,): plain sums cancel, so they are taken in float64
+  double* bias_o = nullptr;  // (outputs,)
+};
+
+// Builds the coarse model and turns sums over its rows into gradients of the parameters.
+template <typename Scalar>
+class Coarsening {
+ public:
+  Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params, int levels,
+             bool input_gradient);
+
+  const CoarseModel<Scalar>& model() const { return model_; }
+
+  // One set of sums for the parameters that `wanted` asks for takes sums_size() scalars and biases_size() doubles.
+  Index sums_size() const;
+  Index biases_size() const { return (model_.h + model_.outputs + 7) / 8 * 8; }
+  CoarseGradients<Scalar> sums(const Params<Scalar>& wanted, Scalar* memory, double* biases) const;
+
+  void collect(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+
+ private:
+  void build_plain(const Params<const Scalar>& params, bool input_gradient);
+  void build_lifted(Run& run, const Params<const Scalar>& params, int levels, bool input_gradient);
+  void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+
+  Workspace& workspace_;
+  Shape shape_;
+  bool bias_;
+  CoarseModel<Scalar> model_;
+  Lift lift_;
+};
+
+}  // namespace rnnbptt

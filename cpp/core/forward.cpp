@@ -1,0 +1,107 @@
+#include "core/forward.hpp"
+
+#include <algorithm>
+
+#include "core/scan.hpp"
+#include "core/schedule.hpp"
+
+namespace rnnbptt {
+namespace {
+
+// Runs visit(count, t, b, along_time) over runs of steps that one product can take: along time or along the batch,
+// whichever is longer.
+template <typename Visit>
+void for_runs(Run& run, const Shape& shape, const Visit& visit) {
+  constexpr Index most = 256;
+  const bool along_time = shape.T >= shape.B;
+  const Index inner = along_time ? shape.T : shape.B, outer = along_time ? shape.B : shape.T;
+  const Index pieces = (inner + most - 1) / most;
+  parallel(run, outer * pieces, [&](Index task, int) {
+    const Index i = task / pieces, from = task % pieces * most;
+    const Index count = std::min(most, inner - from);
+    along_time ? visit(count, from, i, true) : visit(count, i, from, false);
+  });
+}
+
+template <typename Scalar>
+kernels::Rows<Scalar*> rows_of(SequenceView<Scalar> view, Index t, Index b, bool along_time) {
+  return {view.at(t, b), along_time ? view.step : view.sequence, nullptr};
+}
+
+}  // namespace
+
+template <typename Scalar>
+void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
+             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden, SequenceView<Scalar> o) {
+  workspace.reset();
+  const Index d = shape.d, h = shape.h, q = shape.q;
+  const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h, d, d}.transposed());
+  for_runs(run, shape, [&](Index count, Index t, Index b, bool along_time) {
+    multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0}, rows_of(hidden, t, b, along_time));
+  });
+  linear_scan(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden);
+  const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, q, h, h}.transposed());
+  Packed<Scalar> W_qx;
+  if (params.W_qx != nullptr)
+    W_qx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qx, q, d, d}.transposed());
+  const SequenceView<const Scalar> states{hidden.data, hidden.step, hidden.sequence};
+  for_runs(run, shape, [&](Index count, Index t, Index b, bool along_time) {
+    const auto out = rows_of(o, t, b, along_time);
+    multiply<Scalar>(count, rows_of(states, t, b, along_time), W_qh, {params.b_q, 0}, out);
+    if (params.W_qx != nullptr)
+      multiply<Scalar>(count, rows_of(x, t, b, along_time), W_qx, {out.base, out.stride}, out);
+  });
+}
+
+template <typename Scalar>
+void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W, const Scalar* s0,
+                 bool reverse, bool transpose, SequenceView<Scalar> s) {
+  // States are rows here: s_t^T = s_{t-1}^T W^T.
+  const MatrixView<const Scalar> matrix{W, h, h, h};
+  ScanProblem<Scalar> problem;
+  problem.size = h;
+  problem.M = transpose ? matrix : matrix.transposed();
+  problem.packed = pack<Scalar>(workspace, problem.M);
+  problem.base = s.data;
+  problem.step = reverse ? -s.step : s.step;
+  if (s0 == nullptr) {
+    auto* zero = workspace.take<Scalar>(B * h);
+    std::fill(zero, zero + B * h, Scalar{0});
+    s0 = zero;
+  }
+  problem.starts = s0;
+  problem.lanes.reserve(static_cast<std::size_t>(B));
+  for (Index b = 0; b < B; ++b) problem.lanes.push_back({b * s.sequence + (reverse ? (T - 1) * s.step : 0), T});
+  problem.piece = plan_piece(h, B, T);
+  scan(run, workspace, problem);
+}
+
+template <typename Scalar>
+void matrix_powers(Run& run, Workspace& workspace, Index h, Index n, const Scalar* W, Scalar* powers) {
+  workspace.reset();
+  std::fill(powers, powers + (n + 1) * h * h, Scalar{0});
+  for (Index i = 0; i < h; ++i) powers[i * h + i] = 1;
+  if (n == 0) return;
+  ScanProblem<Scalar> problem;
+  problem.size = h;
+  problem.M = {W, h, h, h};
+  problem.packed = pack<Scalar>(workspace, problem.M);
+  problem.base = powers + h * h;
+  problem.step = h * h;
+  problem.starts = powers;
+  for (Index i = 0; i < h; ++i) problem.lanes.push_back({i * h, n});
+  scan(run, workspace, problem);
+}
+
+template void forward(Run&, Workspace&, const Shape&, const Params<const float>&, SequenceView<const float>,
+                      const float*, SequenceView<float>, SequenceView<float>);
+template void forward(Run&, Workspace&, const Shape&, const Params<const double>&, SequenceView<const double>,
+                      const double*, SequenceView<double>, SequenceView<double>);
+template void linear_scan(Run&, Workspace&, Index, Index, Index, const float*, const float*, bool, bool,
+                          SequenceView<float>);
+template void linear_scan(Run&, Workspace&, Index, Index, Index, const double*, const double*, bool, bool,
+                          SequenceView<double>);
+template void matrix_powers(Run&, Workspace&, Index, Index, const float*, float*);
+template void matrix_powers(Run&, Workspace&, Index, Index, const double*, double*);
+
+}  // namespace rnnbptt

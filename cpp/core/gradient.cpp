@@ -1,0 +1,362 @@
+#include "core/gradient.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/coarse.hpp"
+#include "core/losses.hpp"
+#include "core/rows.hpp"
+#include "core/scan.hpp"
+
+namespace rnnbptt {
+namespace {
+
+// Rows as long as a cache line start at one; shorter ones never cross one.
+template <typename Scalar>
+Index padded(Index n) {
+  constexpr Index line = 64 / static_cast<Index>(sizeof(Scalar));
+  if (n >= line) return (n + line - 1) / line * line;
+  Index size = 1;
+  while (size < n) size *= 2;
+  return size;
+}
+
+// One gradient. States and their gradients g are carried in `State`: the scalar type of the problem, or float64 for
+// the lift of a float32 model. Rows are those of rows.hpp.
+template <typename Scalar, typename State>
+class Sweep {
+ public:
+  Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
+        const Schedule& schedule, Coarsening<Scalar>& coarsening)
+      : run_(run), workspace_(workspace), problem_(problem), gradients_(gradients), schedule_(schedule),
+        coarsening_(coarsening), model_(coarsening.model()), h_(problem.shape.h), B_(problem.shape.B) {}
+
+  double operator()(Taken& taken) {
+    Index longest = 0;
+    for (Index b = 0; b < B_; ++b) longest = std::max(longest, problem_.length(b));
+    const Index steps = (longest + model_.L - 1) / model_.L;
+    const Index length = std::max<Index>(1, std::min(schedule_.window, steps));
+    const Index windows = std::max<Index>(1, (steps + length - 1) / length);
+    taken.L = model_.L;
+    taken.windows = windows;
+    allocate(windows, length, steps);
+
+    // Forward: the states that windows start from. The last window is run by the backward sweep alone.
+    for (Index w = 0; w + 1 < windows; ++w) {
+      load_window(w, length);
+      states(w);
+      keep_states(w + 1);
+    }
+    // Backward, window by window.
+    double loss = 0;
+    for (Index w = windows - 1; w >= 0; --w) {
+      load_window(w, length);
+      states(w);
+      loss += outputs();
+      adjoint();
+      sums();
+      if (gradients_.x) input_gradients();
+    }
+    finish();
+    return loss;
+  }
+
+ private:
+  void allocate(Index windows, Index length, Index steps) {
+    x_row_ = padded<Scalar>(model_.inputs);
+    o_row_ = padded<Scalar>(model_.outputs);
+    s_row_ = padded<Scalar>(h_);
+    wide_row_ = padded<State>(h_);
+    // Every sequence adds the row of its start state; short sequences need fewer.
+    Index most = 0;
+    if (windows == 1) {
+      most = make_window(problem_, model_.L, 0, steps).rows;
+    } else {
+      most = B_ * (length + 1);
+    }
+    x_ = workspace_.take<Scalar>(most * x_row_);
+    d_ = workspace_.take<Scalar>(most * o_row_);
+    s_ = workspace_.take<Scalar>(most * s_row_);
+    g_ = workspace_.take<Scalar>(most * s_row_);
+    if constexpr (is_wide) wide_ = workspace_.take<State>(most * wide_row_);
+    if (gradients_.x) dx_ = workspace_.take<Scalar>(most * x_row_);
+    lane_starts_ = workspace_.take<State>(B_ * h_);
+    carry_ = workspace_.take<State>(B_ * h_);
+    std::fill(carry_, carry_ + B_ * h_, State{0});
+    kept_ = workspace_.take<State>(windows * B_ * h_);
+    if (problem_.h0 != nullptr)
+      std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
+    else
+      std::fill(kept_, kept_ + B_ * h_, State{0});
+    set_size_ = coarsening_.sums_size();
+    set_memory_ = workspace_.take<Scalar>(schedule_.splits * set_size_);
+    std::fill(set_memory_, set_memory_ + schedule_.splits * set_size_, Scalar{0});
+    biases_size_ = coarsening_.biases_size();
+    biases_ = workspace_.take<double>(schedule_.splits * biases_size_);
+    std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
+    losses_ = workspace_.take<double>(schedule_.splits);
+  }
+
+  void load_window(Index w, Index length) {
+    if (w == loaded_) return;
+    loaded_ = w;
+    window_ = make_window(problem_, model_.L, w * length, (w + 1) * length);
+    const Index row_size = x_row_ + o_row_ + 2 * s_row_;
+    block_ = std::clamp<Index>((Index{1} << 15) / row_size, 1, 64) * 8;
+    split_rows_ = ((window_.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
+  }
+
+  // Runs visit(from, to, split) over blocks of rows small enough for the second cache, splits in parallel.
+  template <typename Visit>
+  void for_blocks(const Visit& visit) {
+    const Index rows = window_.rows;
+    parallel(run_, schedule_.splits, [&](Index split, int worker) {
+      const Index end = std::min(rows, (split + 1) * split_rows_);
+      for (Index from = split * split_rows_; from < end; from += block_) {
+        run_.checkpoint(worker);
+        visit(from, std::min(end, from + block_), split);
+      }
+    });
+  }
+
+  // s_c = A s_{c-1} + Ctrl x_c + bias_s for all coarse steps of the window.
+  void states(Index w) {
+    if (w == states_of_) return;
+    states_of_ = w;
+    for_blocks([&](Index from, Index to, Index) {
+      gather(window_, model_.L, problem_.x, problem_.shape.d, from, to, x_, x_row_);
+      multiply<Scalar>(to - from, {x_ + from * x_row_, x_row_}, model_.Ctrl_T, {model_.bias_s, 0},
+                       {s_ + from * s_row_, s_row_});
+      widen(s_, from, to);
+    });
+    for (std::size_t i = 0; i < window_.segments.size(); ++i) {
+      const Segment& segment = window_.segments[i];
+      const State* start = kept_ + (w * B_ + segment.sequence) * h_;
+      std::copy(start, start + h_, lane_starts_ + static_cast<Index>(i) * h_);
+      std::copy(start, start + h_, states_(s_) + segment.first_row * row_of_states());
+    }
+    scan_rows(s_, true);
+    narrow(s_);
+  }
+
+  void keep_states(Index w) {
+    for (const Segment& segment : window_.segments) {
+      const State* last = states_(s_) + (segment.first_row + segment.steps) * row_of_states();
+      std::copy(last, last + h_, kept_ + (w * B_ + segment.sequence) * h_);
+    }
+  }
+
+  // o, the loss and d_o; what the outputs send back to the states; sums over d_o.
+  double outputs() {
+    // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
+    const Index shift = model_.lifted ? -1 : 0;
+    std::fill(losses_, losses_ + schedule_.splits, 0.0);
+    for_blocks([&](Index first, Index to, Index split) {
+      // Row 0 is a start state: it has no outputs, and nothing before it.
+      const Index from = std::max<Index>(first, 1);
+      if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
+      if (from == to) return;
+      Scalar* o = d_ + from * o_row_;
+      const Scalar* x = x_ + from * x_row_;
+      const Scalar* s = s_ + (from + shift) * s_row_;
+      if (problem_.loss != Loss::given) {
+        multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
+        if (model_.direct) multiply<Scalar>(to - from, {x, x_row_}, model_.Direct_T, {o, o_row_}, {o, o_row_});
+      }
+      losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_);
+      multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
+      const CoarseGradients<Scalar> set = sums_of(split);
+      if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
+      if (set.Direct != nullptr)
+        add_outer(to - from, o, o_row_, model_.outputs, x, x_row_, model_.inputs, set.Direct, model_.inputs);
+      if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
+    });
+    const Index rows = window_.rows;
+    const Index unset = model_.lifted ? rows - 1 : 0;  // the one row of g that no outputs reach
+    if (rows > 0) std::fill(g_ + unset * s_row_, g_ + (unset + 1) * s_row_, Scalar{0});
+    double loss = 0;
+    for (Index i = 0; i < schedule_.splits; ++i) loss += losses_[i];
+    return loss;
+  }
+
+  // g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on.
+  void adjoint() {
+    if constexpr (is_wide) for_blocks([&](Index from, Index to, Index) { widen(g_, from, to); });
+    for (std::size_t i = 0; i < window_.segments.size(); ++i) {
+      const Segment& segment = window_.segments[i];
+      State* last = states_(g_) + (segment.first_row + segment.steps) * row_of_states();
+      const State* later = carry_ + segment.sequence * h_;
+      for (Index n = 0; n < h_; ++n) last[n] += later[n];
+      std::copy(last, last + h_, lane_starts_ + static_cast<Index>(i) * h_);
+    }
+    scan_rows(g_, false);
+    for (const Segment& segment : window_.segments) {
+      State* first = states_(g_) + segment.first_row * row_of_states();
+      std::copy(first, first + h_, carry_ + segment.sequence * h_);
+      // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
+      std::fill(first, first + h_, State{0});
+    }
+    narrow(g_);
+  }
+
+  void sums() {
+    for_blocks([&](Index first, Index to, Index split) {
+      const Index from = std::max<Index>(first, 1);
+      const CoarseGradients<Scalar> set = sums_of(split);
+      const Scalar* g = g_ + from * s_row_;
+      if (set.A != nullptr) add_outer(to - from, g, s_row_, h_, s_ + (from - 1) * s_row_, s_row_, h_, set.A, h_);
+      if (set.Ctrl_T != nullptr)
+        add_outer(to - from, x_ + from * x_row_, x_row_, model_.inputs, g, s_row_, h_, set.Ctrl_T, h_);
+      if (set.bias_s != nullptr) {
+        if constexpr (is_wide)
+          add_rows(to - from, wide_ + from * wide_row_, wide_row_, h_, set.bias_s);
+        else
+          add_rows(to - from, g, s_row_, h_, set.bias_s);
+      }
+    });
+  }
+
+  void input_gradients() {
+    for_blocks([&](Index from, Index to, Index) {
+      const kernels::Rows<Scalar*> dx{dx_ + from * x_row_, x_row_};
+      multiply<Scalar>(to - from, {g_ + from * s_row_, s_row_}, model_.Ctrl, {}, dx);
+      if (model_.direct)
+        multiply<Scalar>(to - from, {d_ + from * o_row_, o_row_}, model_.Direct, {dx.base, dx.stride}, dx);
+      scatter(window_, model_.L, dx_, x_row_, problem_.shape.d, from, to, gradients_.x);
+    });
+  }
+
+  // Adds up the splits, in their order, and hands over.
+  void finish() {
+    for (Index split = 1; split < schedule_.splits; ++split) {
+      for (Index i = 0; i < set_size_; ++i) set_memory_[i] += set_memory_[split * set_size_ + i];
+      for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
+    }
+    coarsening_.collect(run_, sums_of(0), gradients_.params);
+    if (gradients_.h0 != nullptr)
+      std::transform(carry_, carry_ + B_ * h_, gradients_.h0, [](State v) { return static_cast<Scalar>(v); });
+    if (gradients_.x) {
+      // Steps behind the end of a sequence influence nothing.
+      const Shape& shape = problem_.shape;
+      for (Index b = 0; b < B_; ++b)
+        for (Index t = problem_.length(b); t < shape.T; ++t)
+          std::fill(gradients_.x.at(t, b), gradients_.x.at(t, b) + shape.d, Scalar{0});
+    }
+  }
+
+  // --- states in their own precision
+
+  static constexpr bool is_wide = sizeof(State) != sizeof(Scalar);
+
+  Index row_of_states() const { return is_wide ? wide_row_ : s_row_; }
+
+  // The rows the scan works on: the scalars' own, or the wide copy of the one array at hand.
+  State* states_(Scalar* rows) const {
+    if constexpr (is_wide) {
+      static_cast<void>(rows);
+      return wide_;
+    } else {
+      return rows;
+    }
+  }
+
+  void widen(const Scalar* rows, Index from, Index to) {
+    if constexpr (is_wide)
+      for (Index r = from; r < to; ++r)
+        std::copy(rows + r * s_row_, rows + r * s_row_ + h_, wide_ + r * wide_row_);
+  }
+
+  void narrow(Scalar* rows) {
+    if constexpr (is_wide)
+      for_blocks([&](Index from, Index to, Index) {
+        for (Index r = from; r < to; ++r)
+          std::transform(wide_ + r * wide_row_, wide_ + r * wide_row_ + h_, rows + r * s_row_,
+                         [](State v) { return static_cast<Scalar>(v); });
+      });
+  }
+
+  void scan_rows(Scalar* rows, bool forward) {
+    ScanProblem<State> scan_problem;
+    scan_problem.size = h_;
+    scan_problem.base = states_(rows);
+    scan_problem.step = forward ? row_of_states() : -row_of_states();
+    scan_problem.starts = lane_starts_;
+    scan_problem.piece = schedule_.piece;
+    MatrixView<const State> A;
+    if constexpr (is_wide) {
+      A = model_.A_lifted;
+      scan_problem.packed = forward ? model_.A_T_wide : model_.A_wide;
+    } else {
+      if constexpr (sizeof(State) == sizeof(double)) A = model_.lifted ? model_.A_lifted : model_.A_plain;
+      else A = model_.A_plain;
+      scan_problem.packed = forward ? model_.A_T : model_.A;
+    }
+    scan_problem.M = forward ? A.transposed() : A;
+    scan_problem.lanes.reserve(window_.segments.size());
+    for (const Segment& s : window_.segments) {
+      const Index first = forward ? s.first_row + 1 : s.first_row + s.steps - 1;
+      scan_problem.lanes.push_back({first * row_of_states(), s.steps});
+    }
+    scan(run_, workspace_, scan_problem);
+  }
+
+  template <typename Value>
+  static void add_rows(Index rows, const Value* A, Index row, Index n, double* sum) {
+    for (Index r = 0; r < rows; ++r)
+      for (Index i = 0; i < n; ++i) sum[i] += static_cast<double>(A[r * row + i]);
+  }
+
+  CoarseGradients<Scalar> sums_of(Index split) const {
+    return coarsening_.sums(gradients_.params, set_memory_ + split * set_size_, biases_ + split * biases_size_);
+  }
+
+  Run& run_;
+  Workspace& workspace_;
+  const Problem<Scalar>& problem_;
+  const Gradients<Scalar>& gradients_;
+  const Schedule& schedule_;
+  Coarsening<Scalar>& coarsening_;
+  const CoarseModel<Scalar>& model_;
+  const Index h_, B_;
+
+  Window window_;
+  Index loaded_ = -1, states_of_ = -1;
+  Index block_ = 0, split_rows_ = 0;
+  Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
+  Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window
+  State* wide_ = nullptr;         // s or g in float64
+  State* lane_starts_ = nullptr;  // (segments, h)
+  State* carry_ = nullptr;        // (B, h): dL/ds at the start of the window, from all that follows
+  State* kept_ = nullptr;         // (windows, B, h): states at the starts of windows
+  Index set_size_ = 0;
+  Scalar* set_memory_ = nullptr;
+  Index biases_size_ = 0;
+  double* biases_ = nullptr;
+  double* losses_ = nullptr;
+};
+
+}  // namespace
+
+template <typename Scalar>
+double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
+                const Gradients<Scalar>& gradients, const Choices& choices, Taken* taken) {
+  workspace.reset();
+  const bool input_gradient = static_cast<bool>(gradients.x);
+  Taken report;
+  report.schedule = plan(problem, params.b_h != nullptr, input_gradient, choices);
+  Coarsening<Scalar> coarsening(run, workspace, problem.shape, params, report.schedule.levels, input_gradient);
+  double loss = 0;
+  if (sizeof(Scalar) == sizeof(double) || !coarsening.model().lifted)
+    loss = Sweep<Scalar, Scalar>(run, workspace, problem, gradients, report.schedule, coarsening)(report);
+  else
+    loss = Sweep<Scalar, double>(run, workspace, problem, gradients, report.schedule, coarsening)(report);
+  if (taken != nullptr) *taken = report;
+  return loss;
+}
+
+template double gradient(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
+                         const Gradients<float>&, const Choices&, Taken*);
+template double gradient(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
+                         const Gradients<double>&, const Choices&, Taken*);
+
+}  // namespace rnnbptt

@@ -1,0 +1,21 @@
+// The gradient of a problem: forward, loss, backward.
+#pragma once
+
+#include "core/schedule.hpp"
+#include "core/workspace.hpp"
+
+namespace rnnbptt {
+
+// What a gradient was computed with.
+struct Taken {
+  Schedule schedule;
+  Index L = 1;        // time steps in one coarse step
+  Index windows = 1;
+};
+
+// Fills `gradients`, all of whose non-null members are overwritten, and returns the loss (0 for Loss::given).
+template <typename Scalar>
+double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
+                const Gradients<Scalar>& gradients, const Choices& choices, Taken* taken);
+
+}  // namespace rnnbptt

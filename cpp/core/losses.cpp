@@ -1,0 +1,89 @@
+#include "core/losses.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/table.hpp"
+
+namespace rnnbptt {
+namespace {
+
+// d_o <- scale * (o - y); returns ||o - y||^2.
+template <typename Scalar>
+double squared(Index n, Scalar* o, const Scalar* y, Scalar scale) {
+  if (n >= 16) return kernels::table().of<Scalar>().residual(n, o, y, scale);
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) {
+    const Scalar r = o[i] - y[i];
+    sum += static_cast<double>(r) * static_cast<double>(r);
+    o[i] = scale * r;
+  }
+  return sum;
+}
+
+// d_o <- scale * (softmax(o) - onehot(label)); returns -log softmax(o)[label]. What belongs to the label is computed
+// from the other classes: 1 - p would lose every digit of a confident answer.
+template <typename Scalar>
+double cross_entropy(Index q, Scalar* o, Index label, double scale) {
+  const auto reference = static_cast<double>(o[label]);
+  double largest = 0;  // of the others, relative to the label's own output
+  for (Index i = 0; i < q; ++i) largest = std::max(largest, static_cast<double>(o[i]) - reference);
+  double others = 0;
+  for (Index i = 0; i < q; ++i)
+    if (i != label) others += std::exp(static_cast<double>(o[i]) - reference - largest);
+  const double own = std::exp(-largest);
+  const double l = largest == 0 ? std::log1p(others) : std::log(own + others) + largest;
+  for (Index i = 0; i < q; ++i)
+    if (i != label)
+      o[i] = static_cast<Scalar>(scale * (std::exp(static_cast<double>(o[i]) - reference - largest) / (own + others)));
+  o[label] = static_cast<Scalar>(-scale * (others / (own + others)));
+  return l;
+}
+
+}  // namespace
+
+template <typename Scalar>
+double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, Index from, Index to, Scalar* rows,
+                 Index row_stride) {
+  const Index q = problem.shape.q;
+  const double per_step = problem.loss == Loss::squared_error ? 0.5 : problem.loss == Loss::mse ? 1.0 / static_cast<double>(q) : 1.0;
+  const double share = per_step / problem.weight_sum;  // of l / per_step in L
+  const bool joined = problem.y && problem.y.step == q && !problem.weights;
+  double total = 0;
+
+  for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
+    for (Index j = j0; j < j1; ++j) {
+      Scalar* row = rows + (segment.first_row + j) * row_stride;
+      const Index steps = j == 0 ? 0 : steps_in(segment, j, L);
+      const Index t = segment.time + (j - 1) * L;
+      const Index b = segment.sequence;
+      std::fill(row + steps * q, row + L * q, Scalar{0});
+      if (problem.loss == Loss::given) {
+        for (Index i = 0; i < steps; ++i)
+          std::copy(problem.y.at(t + i, b), problem.y.at(t + i, b) + q, row + i * q);
+        continue;
+      }
+      if (joined && steps > 0) {
+        total += share * squared(steps * q, row, problem.y.at(t, b), static_cast<Scalar>(2 * share));
+        continue;
+      }
+      for (Index i = 0; i < steps; ++i, row += q) {
+        const double w = problem.weights ? static_cast<double>(*problem.weights.at(t + i, b)) : 1.0;
+        if (w == 0) {
+          std::fill(row, row + q, Scalar{0});
+        } else if (problem.loss == Loss::cross_entropy) {
+          total += w * share *
+                   cross_entropy(q, row, static_cast<Index>(*problem.labels.at(t + i, b)), w * share);
+        } else {
+          total += w * share * squared(q, row, problem.y.at(t + i, b), static_cast<Scalar>(2 * w * share));
+        }
+      }
+    }
+  });
+  return total;
+}
+
+template double loss_rows(const Problem<float>&, const Window&, Index, Index, Index, float*, Index);
+template double loss_rows(const Problem<double>&, const Window&, Index, Index, Index, double*, Index);
+
+}  // namespace rnnbptt

@@ -1,0 +1,126 @@
+#include "core/powers.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace rnnbptt {
+namespace {
+
+// Largest Frobenius norm of a power the engine carries on with. A power of norm g turns a rounding error eps of its
+// entries into g eps of a state: this bound lies far below the growth at which the sequential recursion itself has
+// nothing exact left, and far above every power of a stable or nearly stable model.
+constexpr double largest_norm = 1024;
+// A power below this norm forgets errors faster than they add up.
+constexpr double forgetting_norm = 0.5;
+
+double frobenius(Index n, const double* A) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) sum += A[i] * A[i];
+  return std::sqrt(sum);
+}
+
+// A matrix as the unevaluated sum of two; `low` may be null for zero.
+struct Sum {
+  const double* high = nullptr;
+  const double* low = nullptr;
+};
+
+struct Slices {
+  double* leading = nullptr;  // few enough bits below the largest entry of the line that products are exact
+  double* rest = nullptr;
+};
+
+// Cuts the leading bits off each line (row of A, or column where `by_column`).
+Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
+  const Slices result{workspace.take<double>(h * h), workspace.take<double>(h * h)};
+  const int bits = (53 - static_cast<int>(std::ceil(std::log2(static_cast<double>(h))))) / 2;
+  const Index along = by_column ? h : 1, across = by_column ? 1 : h;
+  for (Index line = 0; line < h; ++line) {
+    double largest = 0;
+    for (Index i = 0; i < h; ++i) largest = std::max(largest, std::abs(A.high[line * across + i * along]));
+    int exponent = 0;
+    std::frexp(largest, &exponent);
+    // Adding and subtracting this rounds to a multiple of 2^(exponent - bits).
+    const double shift = largest == 0 ? 0 : std::ldexp(1.5, exponent - bits + 52);
+    for (Index i = 0; i < h; ++i) {
+      const Index at = line * across + i * along;
+      const double leading = (A.high[at] + shift) - shift;
+      result.leading[at] = leading;
+      result.rest[at] = (A.high[at] - leading) + (A.low != nullptr ? A.low[at] : 0.0);
+    }
+  }
+  return result;
+}
+
+// A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al. 2012), and
+// the rounding of what is left is far below the last bit.
+Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
+  const Slices a = slice(workspace, h, A, false);
+  const Slices b = slice(workspace, h, B, true);
+  auto* high = workspace.take<double>(h * h);
+  auto* low = workspace.take<double>(h * h);
+  multiply_wide(run, workspace, {a.leading, h, h, h}, {b.leading, h, h, h}, nullptr, high);
+  multiply_wide(run, workspace, {a.leading, h, h, h}, {b.rest, h, h, h}, nullptr, low);
+  multiply_wide(run, workspace, {a.rest, h, h, h}, {B.high, h, h, h}, low, low);
+  for (Index i = 0; i < h * h; ++i) {
+    const double sum = high[i] + low[i];
+    const double part = sum - high[i];
+    low[i] = (high[i] - (sum - part)) + (low[i] - part);
+    high[i] = sum;
+  }
+  return {high, low};
+}
+
+Sum multiply_plain(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
+  auto* product = workspace.take<double>(h * h);
+  multiply_wide(run, workspace, {A.high, h, h, h}, {B.high, h, h, h}, nullptr, product);
+  return {product, nullptr};
+}
+
+std::vector<Sum> squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
+  std::vector<Sum> result{{W, nullptr}};
+  for (int level = 0; level < levels; ++level) {
+    const Sum P = result.back();
+    const Sum square = exact ? multiply_exact(run, workspace, h, P, P) : multiply_plain(run, workspace, h, P, P);
+    if (!(frobenius(h * h, square.high) <= largest_norm)) break;
+    result.push_back(square);
+  }
+  return result;
+}
+
+// The plain squares tell whether exact ones are worth their price.
+std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
+  std::vector<Sum> result = squares(run, workspace, h, W, levels, false);
+  if (exact && result.size() > 1 && frobenius(h * h, result.back().high) > forgetting_norm)
+    result = squares(run, workspace, h, W, static_cast<int>(result.size()) - 1, true);
+  return result;
+}
+
+}  // namespace
+
+std::vector<const double*> repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels,
+                                            bool exact) {
+  std::vector<const double*> result;
+  for (const Sum& P : squares_as_needed(run, workspace, h, W, levels, exact)) result.push_back(P.high);
+  return result;
+}
+
+const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
+  int levels = 0;
+  while (n >> (levels + 1) > 0) ++levels;
+  const std::vector<Sum> P = squares_as_needed(run, workspace, h, W, levels, exact);
+  if (static_cast<int>(P.size()) <= levels) return nullptr;
+  Sum result;
+  for (int level = 0; level <= levels; ++level) {
+    if ((n >> level & 1) == 0) continue;
+    const Sum factor = P[static_cast<std::size_t>(level)];
+    if (result.high == nullptr)
+      result = factor;
+    else
+      result = P.back().low != nullptr ? multiply_exact(run, workspace, h, result, factor)
+                                       : multiply_plain(run, workspace, h, result, factor);
+  }
+  return frobenius(h * h, result.high) <= largest_norm ? result.high : nullptr;
+}
+
+}  // namespace rnnbptt

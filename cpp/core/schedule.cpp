@@ -1,0 +1,127 @@
+#include "core/schedule.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace rnnbptt {
+namespace {
+
+// The costs are in cycles of a core with 8-wide float64 vectors. They were fitted to measured times; what matters is
+// their proportion, which differs little between processors.
+constexpr int most_levels = 6;
+constexpr double cycles_per_call = 40;         // entering a product
+constexpr double cycles_per_lift_level = 900;  // the dozen small products of one doubling and its gradient
+constexpr double default_memory = 256.0 * 1024 * 1024;
+constexpr Index shortest_piece = 16;
+
+double ceil_div(double a, double b) { return std::ceil(a / b); }
+
+// Multiply-adds per cycle of a product with many rows and n columns: narrow ones leave vectors half empty.
+double product_cycles(double rows, double depth, double columns, double width) {
+  return rows * depth * ceil_div(columns, width) * 1.1 + cycles_per_call;
+}
+
+// One step of the recurrence on some lanes: a lane or two alone wait for the latency of the sums.
+double step_cycles(double lanes, double h, double width) {
+  const double vectors = ceil_div(h, width);
+  const double tiles = ceil_div(lanes, 8);
+  const double resident = h * h * 64 / width < 30e3 ? 1.0 : lanes < 4 ? 2.2 : 1.1;  // weights beyond the first cache
+  return cycles_per_call + tiles * h * std::max(4.0, std::min(lanes, 8.0) * vectors) * resident;
+}
+
+double pieces_cost(double h, double lanes, double steps, double piece, double width) {
+  const double pieces = ceil_div(steps, piece);
+  const double powers = 1.5 * std::log2(piece) * product_cycles(h, h, h, 8);
+  return 2 * ceil_div(lanes * pieces, 64) * piece * step_cycles(std::min(64.0, lanes * pieces), h, width) +
+         lanes * pieces * (step_cycles(1, h, 8) + 4 * h) + powers;
+}
+
+struct Scanned {
+  double cycles;
+  Index piece;
+};
+
+Scanned best_scan(double h, double lanes, double steps, double width) {
+  Scanned best{ceil_div(lanes, 64) * steps * step_cycles(std::min(lanes, 64.0), h, width), 0};
+  if (lanes >= 8) return best;
+  for (Index piece = shortest_piece; piece * 2 <= static_cast<Index>(steps); piece *= 2) {
+    // An odd length: starts of pieces a power of two apart would fall into the same sets of the cache.
+    const double cost = pieces_cost(h, lanes, steps, static_cast<double>(piece + 1), width);
+    if (cost < 0.8 * best.cycles) best = {cost, piece + 1};
+  }
+  return best;
+}
+
+}  // namespace
+
+Index plan_piece(Index h, Index lanes, Index steps) {
+  return best_scan(static_cast<double>(h), static_cast<double>(lanes), static_cast<double>(steps), 8).piece;
+}
+
+template <typename Scalar>
+Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, const Choices& choices) {
+  const Shape& s = problem.shape;
+  const auto h = static_cast<double>(s.h), q = static_cast<double>(s.q), B = static_cast<double>(s.B);
+  const auto d = static_cast<double>(s.d);
+  const double width = 64.0 / sizeof(Scalar);
+  double total = 0, longest = 0;
+  for (Index b = 0; b < s.B; ++b) {
+    total += static_cast<double>(problem.length(b));
+    longest = std::max(longest, static_cast<double>(problem.length(b)));
+  }
+
+  // Cycles of a gradient with L steps in one; the counts of products are those of backward.cpp.
+  Schedule best;
+  double best_cycles = std::numeric_limits<double>::infinity();
+  for (int levels = 0; levels <= most_levels && (levels == 0 || (1 << levels) <= s.T); ++levels) {
+    const double L = 1 << levels;
+    const double rows = total / L + 2 * B;
+    const double in = L * d, out = L * q;
+    const bool lifted = levels > 0;
+    double cycles = product_cycles(rows, in, h, width) + product_cycles(rows, h, out, width) +
+                    product_cycles(rows, out, h, width) + product_cycles(in, rows, h, width) +
+                    product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width);
+    if (lifted) cycles += product_cycles(rows, in, out, width) + product_cycles(out, rows, in, width);
+    if (input_gradient) cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
+    cycles += rows * 30;
+    const Scanned scanned = best_scan(h, B, ceil_div(longest, L), lifted ? 8 : width);
+    cycles += 2 * scanned.cycles;
+    if (lifted) {
+      const double inputs = d + (bias ? 1 : 0);
+      cycles += 3 * product_cycles(L * (inputs + q), h, h, 8) + 3 * levels * product_cycles(h, h, h, 8) +
+                3 * product_cycles(q, h, L * inputs, 8) + levels * cycles_per_lift_level + 1000 + in * out * 2;
+    }
+    if (cycles < best_cycles) {
+      best_cycles = cycles;
+      best.levels = levels;
+      best.piece = scanned.piece;
+    }
+  }
+  if (choices.levels >= 0) best.levels = choices.levels;
+  if (choices.piece >= 0) best.piece = choices.piece;
+
+  const double L = static_cast<double>(Index{1} << best.levels);
+  // Per coarse row: inputs, outputs, states and their gradients.
+  const double row_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + 2 * h) +
+                           (sizeof(Scalar) == 4 && best.levels > 0 ? 8 * h : 0);
+  const double steps = ceil_div(longest, L);
+  const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
+  // The states kept at the starts of windows take their part of the limit too.
+  const double windowed = std::max(1.0, std::floor(limit / (B * row_bytes)) - 1);
+  best.window = static_cast<Index>(std::min(steps, windowed));
+  if (choices.window > 0) best.window = std::min<Index>(choices.window, static_cast<Index>(steps));
+  const double windows = ceil_div(steps, static_cast<double>(best.window));
+  best.memory = (static_cast<double>(best.window) + 1) * B * row_bytes + (windows > 1 ? windows * B * h * sizeof(Scalar) : 0);
+
+  const double rows = static_cast<double>(best.window) * B;
+  const double block = h * h * sizeof(Scalar) > 1e6 ? 512 : 128;
+  while (best.splits < 16 && static_cast<double>(best.splits) * 2 * block <= rows) best.splits *= 2;
+  if (choices.splits > 0) best.splits = choices.splits;
+  return best;
+}
+
+template Schedule plan(const Problem<float>&, bool, bool, const Choices&);
+template Schedule plan(const Problem<double>&, bool, bool, const Choices&);
+
+}  // namespace rnnbptt

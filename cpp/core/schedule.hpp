@@ -1,0 +1,33 @@
+// Which way a problem is computed: the only place that decides.
+#pragma once
+
+#include "rnnbptt/problem.hpp"
+#include "rnnbptt/runtime.hpp"
+
+namespace rnnbptt {
+
+// Everything here depends on the problem alone, never on the number of threads: so do the results, to the bit.
+struct Schedule {
+  int levels = 0;         // doublings wanted: L = 2^levels time steps in one coarse step
+  Index window = 0;       // coarse steps held at once; the forward pass keeps one state per sequence and window
+  Index splits = 1;       // partial sums the weight gradients are collected in, and tasks of a phase
+  Index piece = 0;        // coarse steps in a lane of the scan; 0 for whole sequences
+  double memory = 0;      // bytes of the largest arrays
+};
+
+// What a caller may prescribe; negative or zero members leave the choice to the schedule.
+struct Choices {
+  int levels = -1;
+  Index window = 0;
+  Index splits = 0;
+  Index piece = -1;
+  double memory_limit = 0;
+};
+
+template <typename Scalar>
+Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, const Choices& choices);
+
+// The length of pieces for a plain scan of `lanes` lanes of `steps` steps; 0 for none.
+Index plan_piece(Index h, Index lanes, Index steps);
+
+}  // namespace rnnbptt

@@ -1,0 +1,80 @@
+// Memory for one call at a time, kept for the next.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "rnnbptt/problem.hpp"
+#include "rnnbptt/runtime.hpp"
+
+namespace rnnbptt {
+
+// Hands out aligned arrays from one block. What does not fit goes to blocks of its own; reset() frees all arrays and
+// merges the blocks, so that from the second call of the same size on nothing is allocated.
+class Workspace {
+ public:
+  // Kernels read whole panels: up to this many bytes behind the end of an array belong to the workspace.
+  static constexpr std::size_t alignment = 64, slack = 512;
+
+  Workspace() = default;
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace() { release(); }
+
+  template <typename T>
+  T* take(Index count) {
+    const double wanted = static_cast<double>(count) * sizeof(T);
+    if (wanted > static_cast<double>(std::numeric_limits<std::ptrdiff_t>::max() / 2)) throw OutOfMemory(wanted);
+    const std::size_t bytes =
+        (static_cast<std::size_t>(count) * sizeof(T) + slack + alignment - 1) / alignment * alignment;
+    if (blocks_.empty() || blocks_.back().size - used_ < bytes) grow(bytes);
+    std::byte* result = blocks_.back().data + used_;
+    used_ += bytes;
+    return reinterpret_cast<T*>(result);
+  }
+
+  void reset() {
+    if (blocks_.size() > 1) {
+      const std::size_t all = size();
+      release();
+      grow(all);
+    }
+    used_ = 0;
+  }
+
+  std::size_t size() const {
+    std::size_t sum = 0;
+    for (const Block& block : blocks_) sum += block.size;
+    return sum;
+  }
+
+ private:
+  struct Block {
+    std::byte* data;
+    std::size_t size;
+  };
+
+  void grow(std::size_t bytes) {
+    // Small arrays share a block from the first call on.
+    const std::size_t size = bytes < minimum ? minimum : bytes;
+    auto* data = static_cast<std::byte*>(std::aligned_alloc(alignment, size));
+    if (data == nullptr) throw OutOfMemory(static_cast<double>(bytes));
+    blocks_.push_back({data, size});
+    used_ = 0;
+  }
+
+  void release() {
+    for (const Block& block : blocks_) std::free(block.data);
+    blocks_.clear();
+  }
+
+  static constexpr std::size_t minimum = 1 << 14;
+  std::vector<Block> blocks_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace rnnbptt

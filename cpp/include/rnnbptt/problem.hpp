@@ -1,0 +1,80 @@
+// What the engine computes on: views of the caller's arrays, never owners. Constness is in the type.
+//
+// T is time; the scalar type is `Scalar` (float or double). Everything is row-major.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rnnbptt {
+
+using Index = std::ptrdiff_t;
+
+// Element (t, b, i) lies at data[t * step + b * sequence + i].
+template <typename Scalar>
+struct SequenceView {
+  Scalar* data = nullptr;
+  Index step = 0;
+  Index sequence = 0;
+
+  Scalar* at(Index t, Index b) const { return data + t * step + b * sequence; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// Element (i, j) lies at data[i * row + j * column].
+template <typename Scalar>
+struct MatrixView {
+  Scalar* data = nullptr;
+  Index rows = 0, columns = 0;
+  Index row = 0, column = 1;
+
+  MatrixView transposed() const { return {data, columns, rows, column, row}; }
+};
+
+struct Shape {
+  Index T = 0, B = 0, d = 0, h = 0, q = 0;
+};
+
+// Weights of the model; absent optional ones are null. All contiguous.
+template <typename Scalar>
+struct Params {
+  Scalar* W_hx = nullptr;  // (h, d)
+  Scalar* W_hh = nullptr;  // (h, h)
+  Scalar* W_qh = nullptr;  // (q, h)
+  Scalar* b_h = nullptr;   // (h,)
+  Scalar* b_q = nullptr;   // (q,)
+  Scalar* W_qx = nullptr;  // (q, d)
+};
+
+enum class Loss {
+  squared_error,  // 1/2 ||o - y||^2
+  mse,            // 1/q ||o - y||^2
+  cross_entropy,  // -log softmax(o)[y]
+  given,          // dL/do itself is the input
+};
+
+// One data set and what is asked of it.
+template <typename Scalar>
+struct Problem {
+  Shape shape;
+  SequenceView<const Scalar> x;             // (T, B, d)
+  const Scalar* h0 = nullptr;               // (B, h) or null for zero
+  Loss loss = Loss::mse;
+  SequenceView<const Scalar> y;             // (T, B, q): targets, or dL/do for Loss::given
+  SequenceView<const std::int64_t> labels;  // (T, B) for cross entropy
+  SequenceView<const Scalar> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
+  const std::int64_t* lengths = nullptr;    // (B,) steps of each sequence that matter, or null for T
+  double weight_sum = 0;                    // what the weighted sum of losses is divided by
+
+  Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
+};
+
+// Where gradients go. Parameters that are absent or not asked for are null.
+template <typename Scalar>
+struct Gradients {
+  Params<Scalar> params;
+  Scalar* h0 = nullptr;    // (B, h)
+  SequenceView<Scalar> x;  // (T, B, d)
+};
+
+}  // namespace rnnbptt

@@ -1,0 +1,56 @@
+// How a call runs: threads, interruption, and the errors the core reports.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <exception>
+#include <functional>
+
+namespace rnnbptt {
+
+// The caller asked to stop (Ctrl-C).
+struct Interrupted : std::exception {
+  const char* what() const noexcept override { return "interrupted"; }
+};
+
+// Memory that could not be had. `bytes` is what was asked for; `overflow` when the count itself does not fit.
+struct OutOfMemory : std::exception {
+  explicit OutOfMemory(double bytes) : bytes(bytes) {}
+  double bytes;
+  const char* what() const noexcept override { return "out of memory"; }
+};
+
+// One call of the engine: how many threads it may use, and how it learns that it should stop.
+class Run {
+ public:
+  // `poll` runs on the calling thread only and returns true when the call should stop.
+  Run(int threads, std::function<bool()> poll) : threads(threads), poll_(std::move(poll)) {}
+
+  const int threads;
+
+  // To be called every few milliseconds at most; throws Interrupted. `worker` 0 is the calling thread.
+  void checkpoint(int worker) {
+    if (worker == 0 && poll_) {
+      const auto now = std::chrono::steady_clock::now();
+      if (now - last_ >= std::chrono::milliseconds(20)) {
+        last_ = now;
+        if (poll_()) stop_.store(true, std::memory_order_relaxed);
+      }
+    }
+    if (stop_.load(std::memory_order_relaxed)) throw Interrupted();
+  }
+
+  void stop() { stop_.store(true, std::memory_order_relaxed); }
+
+ private:
+  std::function<bool()> poll_;
+  std::atomic<bool> stop_{false};
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+// The number of threads of a call that names none: CPUs this process may use, RNNBPTT_NUM_THREADS, or what was set.
+int default_threads();
+void set_default_threads(int threads);
+
+}  // namespace rnnbptt

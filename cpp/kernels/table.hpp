@@ -1,0 +1,89 @@
+// The inner loops of the engine and the one table they are reached through.
+//
+// Kernels know raw pointers and strides, nothing of the engine. One source (products.cpp) is compiled once per
+// instruction set; dispatch.cpp picks the table for the machine at hand.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace rnnbptt::kernels {
+
+using Index = std::ptrdiff_t;
+
+// Rows of a matrix: row i starts at base + (offsets ? offsets[i] : i * stride). A stride of 0 repeats one row.
+template <typename Pointer>
+struct Rows {
+  Pointer base = nullptr;
+  Index stride = 0;
+  const Index* offsets = nullptr;
+
+  // Inlined always: a kernel unit may export no weak symbol.
+  __attribute__((always_inline)) Pointer operator[](Index i) const { return base + (offsets != nullptr ? offsets[i] : i * stride); }
+};
+
+// C(i, :) = init(i, :) + sum_k A(i, k) B(k, :),   0 <= i < rows, 0 <= k < depth, `columns` columns.
+//
+// A(i, k) = a[i][k * a_depth], so A may be read transposed. B comes in panels of `panel_columns` columns: row k of
+// panel p starts at b + p * b_panel + k * b_depth, and whole panels are read, also behind the last column. `init`
+// may be null (zero) or C itself; C must not overlap A or B otherwise.
+//
+// Each element is one sum in the order of k, whatever the number of rows: splitting the rows over threads or
+// calls changes no bit.
+template <typename Scalar>
+struct Product {
+  Index rows = 0, depth = 0, columns = 0;
+  Rows<const Scalar*> a;
+  Index a_depth = 1;
+  const Scalar* b = nullptr;
+  Index b_depth = 0, b_panel = 0;
+  Rows<const Scalar*> init;
+  Rows<Scalar*> c;
+};
+
+// s_j = s_j + s_{j-1} B for j = 1..steps on every lane, in place: state j of a lane lies `step` behind state j - 1.
+template <typename Scalar>
+struct Scan {
+  Index lanes = 0, steps = 0, size = 0;
+  Rows<Scalar*> s;  // state 0 of every lane
+  Index step = 0;
+  const Scalar* b = nullptr;  // packed, size x size
+  Index b_depth = 0, b_panel = 0;
+};
+
+template <typename Scalar>
+struct Functions {
+  Index panel_columns;  // width of a panel of B
+  Index tile_rows;      // rows of A that share one pass over a panel
+  void (*product)(const Product<Scalar>&);
+  void (*scan)(const Scan<Scalar>&);
+  // o <- scale * (o - y); returns the sum of (o - y)^2.
+  double (*residual)(Index n, Scalar* o, const Scalar* y, Scalar scale);
+};
+
+struct Table {
+  const char* isa;
+  Functions<float> f32;
+  Functions<double> f64;
+
+  template <typename Scalar>
+  const Functions<Scalar>& of() const;
+};
+
+template <>
+inline const Functions<float>& Table::of<float>() const {
+  return f32;
+}
+template <>
+inline const Functions<double>& Table::of<double>() const {
+  return f64;
+}
+
+// The table in use, chosen once: the widest instruction set that processor and operating system support, or the one
+// RNNBPTT_ISA names. Throws std::runtime_error when that one is unknown or the machine lacks it.
+const Table& table();
+
+// Names of the instruction sets this machine can run, narrowest first; ends with a null pointer.
+const char* const* supported_isas();
+
+}  // namespace rnnbptt::kernels

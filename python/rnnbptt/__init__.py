@@ -1,0 +1,41 @@
+"""Exact gradients through linear recurrent networks, at the speed of the hardware.
+
+    h_t = W_hx x_t + W_hh h_{t-1}  [+ b_h]          o_t = W_qh h_t  [+ W_qx x_t + b_q]
+
+`loss_and_grad` gives the loss and all gradients of one data set; `Objective` does so again and again for an
+optimiser; `vjp` takes a loss of your own; `rnnbptt.reference` is the same in plain NumPy, as equations.
+"""
+
+try:
+    from . import _core
+except ImportError as error:  # pragma: no cover - only in a tree that was not built
+    if "_core" not in str(error):
+        raise
+    raise ImportError(
+        f"the extension rnnbptt._core is not built ({error}); run 'pip install .' at the root of the source tree"
+    ) from error
+
+from . import reference
+from .objective import Objective, loss_and_grad, vjp
+from .params import Gradients, Params, Trajectory
+from .runtime import build_info, get_num_threads, set_num_threads
+from .trajectories import forward, linear_scan, matrix_powers, state_gradients
+
+__version__ = _core.__version__
+
+__all__ = [
+    "Gradients",
+    "Objective",
+    "Params",
+    "Trajectory",
+    "build_info",
+    "forward",
+    "get_num_threads",
+    "linear_scan",
+    "loss_and_grad",
+    "matrix_powers",
+    "reference",
+    "set_num_threads",
+    "state_gradients",
+    "vjp",
+]

@@ -1,0 +1,74 @@
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+_Arrays = tuple[_Array | None, ...]
+_Shape = tuple[int, int, int, int, int]
+
+__version__: str
+
+class Problem(Protocol):
+    def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
+    def flat(
+        self, theta: object, optional: tuple[bool, bool, bool], threads: int
+    ) -> tuple[float, _Array] | None: ...
+    def taken(self) -> dict[str, Any]: ...
+
+class _Problem:
+    def __init__(
+        self,
+        *,
+        shape: _Shape,
+        loss: str,
+        x: _Array,
+        y: _Array,
+        h0: _Array | None,
+        weights: _Array | None,
+        lengths: NDArray[np.int64] | None,
+        weight_sum: float,
+        levels: int,
+        window: int,
+        splits: int,
+        piece: int,
+        memory_limit: float,
+    ) -> None: ...
+    def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
+    def flat(
+        self, theta: object, optional: tuple[bool, bool, bool], threads: int
+    ) -> tuple[float, _Array] | None: ...
+    def taken(self) -> dict[str, Any]: ...
+
+class Problem32(_Problem): ...
+class Problem64(_Problem): ...
+
+def forward32(
+    shape: _Shape, params: _Arrays, x: _Array, h0: _Array | None, hidden: _Array, o: _Array, threads: int
+) -> None: ...
+def forward64(
+    shape: _Shape, params: _Arrays, x: _Array, h0: _Array | None, hidden: _Array, o: _Array, threads: int
+) -> None: ...
+def linear_scan32(
+    shape: tuple[int, int, int],
+    W: _Array,
+    s0: _Array | None,
+    reverse: bool,
+    transpose: bool,
+    s: _Array,
+    threads: int,
+) -> None: ...
+def linear_scan64(
+    shape: tuple[int, int, int],
+    W: _Array,
+    s0: _Array | None,
+    reverse: bool,
+    transpose: bool,
+    s: _Array,
+    threads: int,
+) -> None: ...
+def matrix_powers32(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...
+def matrix_powers64(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def build() -> dict[str, Any]: ...

@@ -1,0 +1,141 @@
+"""A data set, checked against the shapes and the dtype of parameters, in the form the extension reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core, _validate
+from .params import Gradients, Params
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._validate import FloatArray
+
+PARAMETERS = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")
+_PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.Problem64}
+
+#: What leaves every choice to the schedule.
+_FREE: dict[str, Any] = {"levels": -1, "window": 0, "splits": 0, "piece": -1, "memory_limit": 0.0}
+
+
+def arrays(params: Params) -> tuple[FloatArray | None, ...]:
+    """Return the six parameters in the order the extension takes them."""
+    return (params.W_hx, params.W_hh, params.W_qh, params.b_h, params.b_q, params.W_qx)
+
+
+def checked(params: object) -> Params:
+    """Return `params` if it is one of ours."""
+    if not isinstance(params, Params):
+        raise TypeError(f"params must be rnnbptt.Params, not {type(params).__name__}")
+    return params
+
+
+class Dataset:
+    """Inputs, initial state and weights of steps; and which gradients are wanted.
+
+    Attributes
+    ----------
+    inputs : ndarray, shape (T, B, d)
+    start : ndarray, shape (B, h), or None
+    weights : ndarray, shape (T, B), or None
+    lengths : ndarray, shape (B,), or None
+    wrt : frozenset of str
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        x: ArrayLike,
+        h0: ArrayLike | None = None,
+        *,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        batch_first: bool = False,
+        wrt: Collection[str] | None = None,
+    ) -> None:
+        self.shape, self.dtype = params.shape, params.dtype
+        self.terms = tuple(name for name, _ in params.items())
+        d, h, _ = self.shape
+        self.batch_first = _validate.boolean("batch_first", batch_first)
+        self.inputs, self.batched = _validate.sequence("x", x, self.dtype, d, self.batch_first)
+        self.steps, self.batch = self.inputs.shape[:2]
+        self.start = _validate.initial_state(h0, self.dtype, self.batch, h, self.batched)
+        self.weights, self.lengths = _validate.step_weights(
+            weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
+        )
+        self.wrt = frozenset(self.terms)
+        if wrt is not None:
+            self.wrt = _validate.names("wrt", wrt, (*self.terms, "h0", "x"))
+
+    def fits(self, params: Params) -> bool:
+        """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
+        h, d = params.W_hx.shape
+        return (
+            (d, h, params.W_qh.shape[0]) == self.shape
+            and params.W_hh.dtype == self.dtype
+            and all((array is not None) is (n in self.terms) for n, array in zip(PARAMETERS, arrays(params), strict=True))
+        )
+
+    def targets(self, loss: str, y: ArrayLike) -> NDArray[Any]:
+        """Return the targets of a built-in loss as the extension reads them."""
+        if loss == "cross_entropy":
+            used = _validate.used_steps(self.weights, self.lengths, self.steps)
+            shape = (self.steps, self.batch)
+            return _validate.labels(y, self.shape[2], shape, self.batched, self.batch_first, used)
+        return self.outputs_like("y", y)
+
+    def outputs_like(self, name: str, value: ArrayLike) -> FloatArray:
+        """Return an array of the shape of the outputs as the extension reads it."""
+        shape = (self.steps, self.batch, self.shape[2])
+        return _validate.like_sequence(name, value, self.dtype, shape, self.batched, self.batch_first)
+
+    def pose(self, loss: str, targets: NDArray[Any], **schedule: Any) -> _core.Problem:
+        """Hand the data over to the extension."""
+        return _PROBLEMS[self.dtype](
+            shape=(self.steps, self.batch, *self.shape),
+            loss=loss,
+            x=self.inputs,
+            y=targets,
+            h0=self.start,
+            weights=self.weights,
+            lengths=self.lengths,
+            weight_sum=self._weight_sum(),
+            **(_FREE | schedule),
+        )
+
+    def _weight_sum(self) -> float:
+        if self.weights is not None:
+            used = _validate.used_steps(self.weights, self.lengths, self.steps)
+            return float(np.sum(self.weights, dtype=np.float64, where=used))
+        return float(self.steps) * self.batch if self.lengths is None else float(self.lengths.sum())
+
+    def gradients(self, problem: _core.Problem, params: Params, threads: int) -> tuple[float, Gradients]:
+        """Compute the loss and the gradients that `wrt` names, in new arrays."""
+        weights = arrays(params)
+        results = [
+            np.empty(array.shape, self.dtype) if array is not None and name in self.wrt else None
+            for name, array in zip(PARAMETERS, weights, strict=True)
+        ]
+        d, h, _ = self.shape
+        d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
+        d_x = self.result("d_x", d) if "x" in self.wrt else None
+        time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
+        loss = problem.gradient(weights, (*results, d_h0, time_major), threads)
+        return loss, Gradients(*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x)
+
+    def result(
+        self,
+        name: str,
+        features: int,
+        out: NDArray[Any] | None = None,
+        inputs: Collection[FloatArray | None] = (),
+    ) -> FloatArray:
+        """Return the array for a result of `features` values per step: the caller's `out`, or a new one."""
+        shape = _validate.caller_shape((self.steps, self.batch, features), self.batched, self.batch_first)
+        return _validate.out(name, out, self.dtype, shape, [array for array in inputs if array is not None])

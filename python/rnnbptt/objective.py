@@ -1,0 +1,300 @@
+"""The loss of a data set as a function of the parameters, and its gradients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import _validate
+from .dataset import Dataset, checked
+from .trajectories import outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from . import _core
+    from ._validate import FloatArray
+    from .params import Gradients, Params
+
+    CallableLoss = Callable[[NDArray[Any], Any], tuple[float, ArrayLike]]
+    Loss = Literal["mse", "squared_error", "cross_entropy"] | CallableLoss
+
+LOSSES = ("mse", "squared_error", "cross_entropy")
+
+
+class Objective:
+    r"""Loss and gradients of one data set, with data checked once and memory kept between calls.
+
+    .. math::
+
+        L = \frac{1}{\sum w} \sum_{t,b} w_{t,b} \, l(y_{t,b}, o_{t,b})
+
+    Parameters
+    ----------
+    x : array_like, shape (T, B, d) or (T, d)
+        Inputs. Kept, and not copied where dtype and layout allow: do not change them between calls.
+    y : array_like, shape (T, B, q) or (T, q); class labels (T, B) or (T,)
+        Targets. A `loss` that is a function gets them as they are.
+    loss : {"mse", "squared_error", "cross_entropy"} or callable
+        ``(1/q) ||o - y||^2``, ``1/2 ||o - y||^2`` or ``-log softmax(o)[y]`` of every step; or a function
+        ``f(o, y) -> (L, d_o)`` on whole arrays, laid out as `x` is.
+    like : Params, optional
+        Parameters whose shapes, dtype and optional terms `flat` is to use. Given, everything is checked
+        here rather than at the first call.
+    h0 : array_like, shape (B, h) or (h,), optional
+        Initial state; zero when absent.
+    weights : array_like, shape (T, B) or (T,), optional
+        Weight of every step, at least 0; one when absent. A step of weight 0 is left out exactly.
+    lengths : array_like of int, shape (B,) or (), optional
+        Number of steps of each sequence; later steps are neither run nor read.
+    mask : array_like of bool, shape (T, B) or (T,), optional
+        Shorthand for weights of one and zero. `weights`, `lengths` and `mask` multiply.
+    batch_first : bool
+        Whether batched arrays are laid out (B, T, ...).
+    wrt : collection of str, optional
+        Gradients to compute: every parameter that is present when absent; may name ``"h0"`` and ``"x"``.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent. No bit of the result depends on it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it, what was expected and what came.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params.random(d=1, h=3, q=1, rng=0)
+    >>> objective = rnnbptt.Objective(np.ones((5, 1)), np.zeros((5, 1)), like=params)
+    >>> loss, gradients = objective(params)
+    >>> gradients.W_hh.shape
+    (3, 3)
+    >>> loss, gradient = objective.flat(params.ravel())
+    >>> gradient.shape
+    (15,)
+    """
+
+    def __init__(
+        self,
+        x: ArrayLike,
+        y: Any,
+        *,
+        loss: Loss = "mse",
+        like: Params | None = None,
+        h0: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        batch_first: bool = False,
+        wrt: Collection[str] | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        if callable(loss):
+            for name, value in (("weights", weights), ("mask", mask)):
+                if value is not None:
+                    raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
+        else:
+            _validate.choice("loss", loss, LOSSES)
+        self._loss: Loss = loss
+        self._x, self._y = x, y
+        self._options: dict[str, Any] = {
+            "h0": h0,
+            "weights": weights,
+            "lengths": lengths,
+            "mask": mask,
+            "batch_first": batch_first,
+            "wrt": wrt,
+        }
+        self._threads = _validate.num_threads(num_threads)
+        self._like = like
+        self._dataset: Dataset | None = None
+        self._problem: _core.Problem | None = None
+        # What flat() asks of the extension, where the extension can serve it alone.
+        self._flat_terms: tuple[bool, bool, bool] | None = None
+        if like is not None:
+            self._bind(checked(like))
+
+    def __call__(self, params: Params) -> tuple[float, Gradients]:
+        """Evaluate the loss and its gradients.
+
+        Parameters
+        ----------
+        params : Params
+
+        Returns
+        -------
+        loss : float
+            L.
+        gradients : Gradients
+            New arrays of the parameters' dtype; ``None`` for what was not asked for.
+        """
+        dataset = self._bind(params)
+        if self._problem is not None:
+            return dataset.gradients(self._problem, params, self._threads)
+        o = outputs(params, dataset, self._threads)
+        L, d_o = self._callers_loss(o)
+        problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
+        return L, dataset.gradients(problem, params, self._threads)[1]
+
+    def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
+        """Evaluate the loss and its gradient at a vector, as ``scipy.optimize.minimize(jac=True)`` asks.
+
+        Parameters
+        ----------
+        theta : array_like, shape (like.size,)
+            Parameters in the order of `Params.ravel`.
+
+        Returns
+        -------
+        loss : float
+            L.
+        gradient : ndarray, shape (like.size,)
+            A new array in the same order, with zeros for parameters that `wrt` leaves out.
+        """
+        if self._flat_terms is not None:
+            result = self._problem.flat(theta, self._flat_terms, self._threads)
+            if result is not None:
+                return result
+        like = self._like
+        if like is None:
+            raise ValueError("like must be given to Objective(...), or flat(theta) knows no shapes")
+        loss, gradients = self(like.unravel(theta))
+        parts = [
+            np.zeros(array.size, array.dtype) if (g := getattr(gradients, name)) is None else g.ravel()
+            for name, array in like.items()
+        ]
+        return loss, np.concatenate(parts)
+
+    def _bind(self, params: Params) -> Dataset:
+        """Return the data, checked against parameters of this kind."""
+        if self._dataset is not None and isinstance(params, Params) and self._dataset.fits(params):
+            return self._dataset
+        dataset = Dataset(checked(params), self._x, **self._options)
+        if not callable(self._loss):
+            self._problem = dataset.pose(self._loss, dataset.targets(self._loss, self._y))
+            # Without `like`, flat() has no shapes to go by, whatever was bound last.
+            terms = dataset.terms
+            whole = dataset.wrt == frozenset(terms)
+            if self._like is not None and self._like is params and whole:
+                self._flat_terms = ("b_h" in terms, "b_q" in terms, "W_qx" in terms)
+        self._dataset = dataset
+        return dataset
+
+    def _callers_loss(self, o: FloatArray) -> tuple[float, ArrayLike]:
+        assert callable(self._loss)
+        answer = self._loss(o, self._y)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
+        return float(answer[0]), answer[1]
+
+
+def loss_and_grad(
+    params: Params,
+    x: ArrayLike,
+    y: Any,
+    *,
+    loss: Loss = "mse",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    batch_first: bool = False,
+    wrt: Collection[str] | None = None,
+    num_threads: int | None = None,
+) -> tuple[float, Gradients]:
+    r"""Evaluate the loss of a linear RNN and its exact gradients by backpropagation through time.
+
+    .. math::
+
+        g_t = W_{qh}^T \, \partial L / \partial o_t + W_{hh}^T g_{t+1}, \qquad
+        \partial L / \partial W_{hh} = \sum_t g_t h_{t-1}^T, \quad
+        \partial L / \partial W_{hx} = \sum_t g_t x_t^T
+
+    Parameters
+    ----------
+    params : Params
+        Weights; their dtype is the dtype of every result.
+    x, y, loss, h0, weights, lengths, mask, batch_first, wrt, num_threads
+        As for `Objective`, which is the better choice for more than one call on the same data.
+
+    Returns
+    -------
+    loss : float
+        L.
+    gradients : Gradients
+        New arrays; ``None`` for what was not asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it, what was expected and what came.
+    MemoryError
+        If memory cannot be had; the message names the bytes.
+
+    See Also
+    --------
+    rnnbptt.reference.loss_and_grad : the same as equations in NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[2.0]])
+    >>> loss, gradients = rnnbptt.loss_and_grad(params, [[1.0], [1.0]], [[0.0], [0.0]], loss="squared_error")
+    >>> loss, gradients.W_hh
+    (3.25, array([[3.]]))
+    """
+    objective = Objective(
+        x,
+        y,
+        loss=loss,
+        h0=h0,
+        weights=weights,
+        lengths=lengths,
+        mask=mask,
+        batch_first=batch_first,
+        wrt=wrt,
+        num_threads=num_threads,
+    )
+    return objective(params)
+
+
+def vjp(
+    params: Params,
+    x: ArrayLike,
+    d_o: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    batch_first: bool = False,
+    wrt: Collection[str] | None = None,
+    num_threads: int | None = None,
+) -> Gradients:
+    """Pull ``d_o = dL/do`` back to parameters, initial state and inputs: BPTT for a loss of your own.
+
+    Parameters
+    ----------
+    params : Params
+        Weights; their dtype is the dtype of every result.
+    x : array_like, shape (T, B, d) or (T, d)
+        Inputs.
+    d_o : array_like, shape (T, B, q) or (T, q)
+        Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
+    h0, lengths, batch_first, wrt, num_threads
+        As for `Objective`.
+
+    Returns
+    -------
+    Gradients
+        The vector-Jacobian product of the map from parameters (and h0, x) to outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    """
+    dataset = Dataset(checked(params), x, h0, lengths=lengths, batch_first=batch_first, wrt=wrt)
+    problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
+    return dataset.gradients(problem, params, _validate.num_threads(num_threads))[1]

@@ -1,0 +1,227 @@
+"""The parameters of a linear RNN, their gradients, and a trajectory through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+import numpy as np
+
+from . import _validate
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from ._validate import FloatArray
+
+Kind = Literal["gaussian", "orthogonal", "symmetric", "identity"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Params:
+    r"""Weights of the linear recurrent network.
+
+    .. math::
+
+        h_t = W_{hx} x_t + W_{hh} h_{t-1} \; [+\, b_h], \qquad
+        o_t = W_{qh} h_t \; [+\, W_{qx} x_t + b_q]
+
+    Parameters
+    ----------
+    W_hx : array_like, shape (h, d)
+        Input-to-hidden weights.
+    W_hh : array_like, shape (h, h)
+        Hidden-to-hidden weights. Their dtype, float32 or float64, is the dtype of every computation.
+    W_qh : array_like, shape (q, h)
+        Hidden-to-output weights.
+    b_h : array_like, shape (h,), optional
+        Hidden bias. ``None`` is absent and costs nothing.
+    b_q : array_like, shape (q,), optional
+        Output bias.
+    W_qx : array_like, shape (q, d), optional
+        Direct input-to-output weights.
+
+    Raises
+    ------
+    TypeError
+        If `W_hh` is neither float32 nor float64 (integers become float64), or another array cannot be
+        cast to its dtype safely.
+    ValueError
+        If the shapes do not fit together.
+
+    Notes
+    -----
+    An array that already has the right dtype and is C-contiguous is kept as it is, not copied.
+    """
+
+    W_hx: FloatArray
+    W_hh: FloatArray
+    W_qh: FloatArray
+    b_h: FloatArray | None = None
+    b_q: FloatArray | None = None
+    W_qx: FloatArray | None = None
+
+    def __init__(
+        self,
+        W_hx: ArrayLike,
+        W_hh: ArrayLike,
+        W_qh: ArrayLike,
+        b_h: ArrayLike | None = None,
+        b_q: ArrayLike | None = None,
+        W_qx: ArrayLike | None = None,
+    ) -> None:
+        for name, array in _validate.parameters(W_hx, W_hh, W_qh, b_h, b_q, W_qx).items():
+            object.__setattr__(self, name, array)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sizes ``(d, h, q)`` of inputs, hidden state and outputs."""
+        return (self.W_hx.shape[1], self.W_hx.shape[0], self.W_qh.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of every parameter: float32 or float64."""
+        return self.W_hh.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of scalars in all present parameters."""
+        return sum(array.size for _, array in self.items())
+
+    def items(self) -> list[tuple[str, FloatArray]]:
+        """Name and array of every parameter that is present, in the order of the constructor."""
+        return [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+
+    def ravel(self) -> FloatArray:
+        """Concatenate all present parameters into one new vector ``theta``, in the constructor's order."""
+        return np.concatenate([array.ravel() for _, array in self.items()])
+
+    def unravel(self, theta: ArrayLike) -> Self:
+        """Build parameters of the same shapes from the vector ``theta``.
+
+        Parameters
+        ----------
+        theta : array_like, shape (size,)
+            Entries in the order of `ravel`. Where dtype and layout allow, the result shares its memory.
+
+        Returns
+        -------
+        Params
+            Parameters with the shapes and the dtype of this object.
+        """
+        vector = _validate.array("theta", theta, self.dtype, (self.size,))
+        parts, start = {}, 0
+        for name, array in self.items():
+            parts[name] = vector[start : start + array.size].reshape(array.shape)
+            start += array.size
+        return type(self)(**parts)
+
+    @classmethod
+    def random(
+        cls,
+        d: int,
+        h: int,
+        q: int,
+        *,
+        spectral_radius: float = 0.95,
+        kind: Kind = "gaussian",
+        biases: bool = False,
+        direct: bool = False,
+        rng: np.random.Generator | int | None = None,
+        dtype: DTypeLike = np.float64,
+    ) -> Self:
+        """Draw random parameters with a prescribed spectral radius of ``W_hh``.
+
+        Parameters
+        ----------
+        d, h, q : int
+            Sizes of inputs, hidden state and outputs.
+        spectral_radius : float
+            Largest modulus of an eigenvalue of ``W_hh``.
+        kind : {"gaussian", "orthogonal", "symmetric", "identity"}
+            Family of ``W_hh``: independent normal entries, a Haar-distributed orthogonal matrix, a symmetric
+            matrix of normal entries, or the identity; each scaled to `spectral_radius`.
+        biases, direct : bool
+            Whether to draw ``b_h`` and ``b_q``, and ``W_qx``.
+        rng : numpy.random.Generator or int, optional
+            Source of randomness, or its seed.
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        Params
+            Entries of the other weights are normal with variance one over the number of columns.
+        """
+        sizes = {name: _validate.size(name, value) for name, value in (("d", d), ("h", h), ("q", q))}
+        d, h, q = sizes["d"], sizes["h"], sizes["q"]
+        radius = _validate.nonnegative("spectral_radius", spectral_radius)
+        scalar = _validate.scalar_type("dtype", dtype)
+        generator = np.random.default_rng(rng)
+        if kind == "identity":
+            W_hh = np.eye(h)
+        elif kind == "orthogonal":
+            Q, R = np.linalg.qr(generator.standard_normal((h, h)))
+            W_hh = Q * np.where(np.diag(R) < 0, -1.0, 1.0)
+        elif kind in ("gaussian", "symmetric"):
+            W_hh = generator.standard_normal((h, h))
+            if kind == "symmetric":
+                W_hh = W_hh + W_hh.T
+            W_hh = W_hh / np.abs(np.linalg.eigvals(W_hh)).max()
+        else:
+            raise ValueError(
+                f"kind must be 'gaussian', 'orthogonal', 'symmetric' or 'identity', not {kind!r}"
+            )
+
+        def normal(*shape: int) -> NDArray[Any]:
+            return (generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(scalar)
+
+        return cls(
+            normal(h, d),
+            (radius * W_hh).astype(scalar),
+            normal(q, h),
+            normal(h) if biases else None,
+            normal(q) if biases else None,
+            normal(q, d) if direct else None,
+        )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Gradients:
+    """Gradients of the loss: each field has the shape and dtype of what it is the gradient of.
+
+    ``None`` marks a parameter that is absent, or a gradient that was not asked for. ``h0`` and ``x`` are
+    there when ``wrt`` named them.
+    """
+
+    W_hx: FloatArray | None = None
+    W_hh: FloatArray | None = None
+    W_qh: FloatArray | None = None
+    b_h: FloatArray | None = None
+    b_q: FloatArray | None = None
+    W_qx: FloatArray | None = None
+    h0: FloatArray | None = None
+    x: FloatArray | None = None
+
+    def items(self) -> list[tuple[str, FloatArray]]:
+        """Name and array of every gradient that is present."""
+        return [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+
+    def ravel(self) -> FloatArray:
+        """Concatenate the present gradients of parameters, in the order of `Params.ravel`."""
+        return np.concatenate([array.ravel() for name, array in self.items() if name not in ("h0", "x")])
+
+
+class Trajectory(NamedTuple):
+    """What `forward` returns.
+
+    Attributes
+    ----------
+    hidden : ndarray, shape (T, B, h) or (T, h)
+        Hidden states h_1 .. h_T.
+    o : ndarray, shape (T, B, q) or (T, q)
+        Outputs o_1 .. o_T.
+    """
+
+    hidden: FloatArray
+    o: FloatArray

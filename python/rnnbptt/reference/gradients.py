@@ -1,0 +1,236 @@
+"""Loss and gradients, by any of the three forms; and an oracle in extended precision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .. import _validate
+from ..params import Gradients
+from . import closed_form, forward_mode, recursion
+from .model import Model, as_given, initial_state, states
+from .problem import Array, Loss, Problem, kept, pose, running_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import ArrayLike, DTypeLike
+
+    from ..params import Params
+
+Method = Literal["recursion", "closed_form", "forward_mode"]
+FORMS = {"recursion": recursion, "closed_form": closed_form, "forward_mode": forward_mode}
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def loss_and_grad(
+    params: Params,
+    x: ArrayLike,
+    y: Any,
+    *,
+    loss: Loss = "mse",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    batch_first: bool = False,
+    wrt: Collection[str] | None = None,
+    method: Method = "recursion",
+) -> tuple[float, Gradients]:
+    """Evaluate the loss (3) and its gradients, equations (4) to (12).
+
+    Parameters
+    ----------
+    params : Params
+        Weights; their dtype is the dtype of the computation.
+    x : array_like, shape (T, B, d) or (T, d)
+        Inputs.
+    y : array_like, shape (T, B, q) or (T, q); class labels (T, B) or (T,)
+        Targets. A `loss` that is a function gets them as they are.
+    loss : {"mse", "squared_error", "cross_entropy"} or callable
+        ``(1/q) ||o - y||^2``, ``1/2 ||o - y||^2`` or ``-log softmax(o)[y]`` of every step; or a function
+        ``f(o, y) -> (L, d_o)`` on whole arrays, laid out as `x` is.
+    h0 : array_like, shape (B, h) or (h,), optional
+        Initial state; zero when absent.
+    weights : array_like, shape (T, B) or (T,), optional
+        Weight of every step in the mean; one when absent. A step of weight zero is left out exactly.
+    lengths : array_like of int, shape (B,) or (), optional
+        Number of steps of each sequence; later steps are neither run nor read.
+    mask : array_like of bool, shape (T, B) or (T,), optional
+        Shorthand for weights of one and zero. `weights`, `lengths` and `mask` multiply.
+    batch_first : bool
+        Whether batched arrays are laid out (B, T, ...).
+    wrt : collection of str, optional
+        Which gradients to return: every parameter that is present when absent; may name "h0" and "x".
+    method : {"recursion", "closed_form", "forward_mode"}
+        Which of the three forms of the gradient to evaluate.
+
+    Returns
+    -------
+    loss : float
+        L, accumulated in float64 whatever the parameters' dtype.
+    gradients : Gradients
+        Arrays of the parameters' dtype; ``None`` for what was not asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    """
+    form = _validate.choice("method", method, FORMS)
+    names = chosen(params, wrt)
+    problem = pose(
+        params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
+    )
+    L, gradients = solve(problem, names, form)
+    return float(L), gradients
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def oracle(
+    params: Params,
+    x: ArrayLike,
+    y: Any,
+    *,
+    loss: Loss = "mse",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    batch_first: bool = False,
+    wrt: Collection[str] | None = None,
+    method: Method = "recursion",
+    dtype: DTypeLike = np.longdouble,
+) -> tuple[Any, Gradients]:
+    """Answer the question of `loss_and_grad` in a wider dtype than the one it was asked in.
+
+    The arguments are first rounded to the parameters' dtype, exactly as `loss_and_grad` would, and then
+    widened: the result is the gradient *at these very numbers*, to the precision of `dtype`. What another
+    implementation differs by is its own rounding error.
+
+    Parameters
+    ----------
+    params, x, y, loss, h0, weights, lengths, mask, batch_first, wrt, method
+        As for `loss_and_grad`. A `loss` that is a function receives outputs of `dtype`.
+    dtype : dtype
+        A real dtype to compute in. ``numpy.longdouble`` has 64 bits of mantissa on x86 and 113 on 64-bit
+        Arm Linux, but is plain float64 with Microsoft's compiler and on Apple's Arm.
+
+    Returns
+    -------
+    loss : scalar of `dtype`
+    gradients : Gradients
+        Arrays of `dtype`.
+    """
+    form = _validate.choice("method", method, FORMS)
+    names = chosen(params, wrt)
+    problem = pose(
+        params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
+    )
+    wide = np.dtype(dtype)
+    L, gradients = solve(problem.cast(wide), names, form)
+    return wide.type(L), gradients
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def vjp(
+    params: Params,
+    x: ArrayLike,
+    d_o: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    batch_first: bool = False,
+    wrt: Collection[str] | None = None,
+    method: Method = "recursion",
+) -> Gradients:
+    """Pull ``d_o = dL/do`` back to the parameters: equations (5) to (12), for a loss of the caller's own.
+
+    Parameters
+    ----------
+    params : Params
+        Weights; their dtype is the dtype of the computation.
+    x : array_like, shape (T, B, d) or (T, d)
+        Inputs.
+    d_o : array_like, shape (T, B, q) or (T, q)
+        Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
+    h0, lengths, batch_first, wrt, method
+        As for `loss_and_grad`.
+
+    Returns
+    -------
+    Gradients
+        The vector-Jacobian product of the map from parameters (and h0, x) to outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    """
+    form = _validate.choice("method", method, FORMS)
+    names = chosen(params, wrt)
+    d, _, q = params.shape
+    batch_first = _validate.boolean("batch_first", batch_first)
+    inputs, batched = _validate.sequence("x", x, params.dtype, d, batch_first)
+    T, B = inputs.shape[:2]
+    cotangent = _validate.like_sequence("d_o", d_o, params.dtype, (T, B, q), batched, batch_first)
+    start = initial_state(params, h0, B, batched)
+    _, counts = _validate.step_weights(None, lengths, None, params.dtype, (T, B), batched, batch_first)
+    running = running_steps(counts, T)
+    model, inputs = Model.of(params), kept(inputs, running)
+    hidden = kept(states(model, inputs, start), running)
+    found = FORMS[form].gradients(model, inputs, start, hidden, kept(cotangent, running), names)
+    return as_gradients(found, batched, batch_first)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursion") -> Array:
+    """Return ``g_t = dL/dh_t`` for every step: equation (6), or (7), or by sensitivities carried forward.
+
+    Parameters
+    ----------
+    params : Params
+        Weights; only ``W_hh`` and ``W_qh`` matter.
+    d_o : array_like, shape (T, B, q) or (T, q)
+        Derivative of the loss by the outputs.
+    method : {"recursion", "closed_form", "forward_mode"}
+        Which form to evaluate.
+
+    Returns
+    -------
+    ndarray, shape (T, B, h) or (T, h)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    """
+    form = _validate.choice("method", method, FORMS)
+    q = params.shape[2]
+    cotangent, batched = _validate.sequence("d_o", d_o, params.dtype, q, batch_first=False)
+    g = FORMS[form].state_gradients(Model.of(params), cotangent)
+    return as_given(g, batched, batch_first=False)
+
+
+def chosen(params: Params, wrt: Collection[str] | None) -> frozenset[str]:
+    """Return the names of the gradients to evaluate."""
+    present = [name for name, _ in params.items()]
+    return frozenset(present) if wrt is None else _validate.names("wrt", wrt, [*present, "h0", "x"])
+
+
+def solve(problem: Problem, names: Collection[str], form: str) -> tuple[Any, Gradients]:
+    """Forward, loss, backward, in the dtype of the problem."""
+    hidden, o = problem.run()
+    L, d_o = problem.evaluate(o)
+    found = FORMS[form].gradients(problem.model, problem.x, problem.h0, hidden, d_o, names)
+    return L, as_gradients(found, problem.batched, problem.batch_first)
+
+
+def as_gradients(found: dict[str, Array], batched: bool, batch_first: bool) -> Gradients:
+    """Hand gradients back in the caller's layout."""
+    if "x" in found:
+        found["x"] = as_given(found["x"], batched, batch_first)
+    if "h0" in found and not batched:
+        found["h0"] = found["h0"][0]
+    return Gradients(**found)

@@ -1,0 +1,129 @@
+"""One question to the reference, checked once: a model, its data, and a loss.
+
+Everything is checked in the parameters' own dtype, as `rnnbptt` does. Only then may the problem be cast: an
+oracle must answer the question that was asked, for the numbers as they were rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _validate
+from .losses import STEP_LOSSES, LossName, weighted_mean
+from .model import Model, as_given, initial_state, outputs, states
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ..params import Params
+
+Array = NDArray[Any]
+LossFunction = Callable[[Array, Any], tuple[Any, "ArrayLike"]]
+Loss = LossName | LossFunction
+
+
+class Problem(NamedTuple):
+    """A checked problem. Arrays are time-major and batched: (T, B, ...)."""
+
+    model: Model
+    x: Array
+    y: Any
+    h0: Array
+    w: Array
+    """Weight of every step in the loss, (T, B): zero for a step that does not count."""
+    running: NDArray[np.bool_] | None
+    """Which steps are run at all, (T, B, 1); ``None`` when all are."""
+    loss: Loss
+    batched: bool
+    batch_first: bool
+
+    def cast(self, dtype: np.dtype[Any]) -> Self:
+        """Return the same problem, number for number, in another dtype."""
+        y = self.y.astype(dtype) if self.loss in ("mse", "squared_error") else self.y
+        return self._replace(
+            model=self.model.cast(dtype),
+            x=self.x.astype(dtype),
+            y=y,
+            h0=self.h0.astype(dtype),
+            # Weights are not differentiated by, and their sign is asked for: they stay real.
+            w=self.w.astype(dtype if dtype.kind == "f" else self.w.dtype),
+        )
+
+    def run(self) -> tuple[Array, Array]:
+        """Run equations (1) and (2); states and outputs of steps that are not run are zero."""
+        hidden = kept(states(self.model, self.x, self.h0), self.running)
+        return hidden, kept(outputs(self.model, self.x, hidden), self.running)
+
+    def value(self, o: Array) -> Any:
+        """Evaluate the loss (3)."""
+        return self._loss(o)[0]
+
+    def evaluate(self, o: Array) -> tuple[Any, Array]:
+        """Evaluate the loss (3) and its derivative by the outputs (4)."""
+        L, given = self._loss(o)
+        if not callable(self.loss):
+            return L, given
+        d_o = _validate.like_sequence("d_o", given, o.dtype, o.shape, self.batched, self.batch_first)
+        return L, kept(d_o, self.running)
+
+    def _loss(self, o: Array) -> tuple[Any, Any]:
+        if callable(self.loss):
+            return self.loss(as_given(o, self.batched, self.batch_first), self.y)
+        return weighted_mean(self.loss, o, self.y, self.w)
+
+
+def kept(array: Array, running: NDArray[np.bool_] | None) -> Array:
+    """Return `array` with zeros at the steps that are not run, whatever stood there."""
+    return array if running is None else np.where(running, array, 0)
+
+
+def running_steps(lengths: NDArray[np.int64] | None, steps: int) -> NDArray[np.bool_] | None:
+    """Return which steps are run, as (T, B, 1), from the number of steps of each sequence."""
+    if lengths is None:
+        return None
+    return (np.arange(steps)[:, np.newaxis] < lengths)[..., np.newaxis]
+
+
+def pose(
+    params: Params,
+    x: ArrayLike,
+    y: Any,
+    *,
+    loss: Loss = "mse",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    batch_first: bool = False,
+) -> Problem:
+    """Check the arguments of `rnnbptt.reference.loss_and_grad` and gather them into a `Problem`."""
+    d, _, q = params.shape
+    dtype = params.dtype
+    batch_first = _validate.boolean("batch_first", batch_first)
+    inputs, batched = _validate.sequence("x", x, dtype, d, batch_first)
+    T, B = inputs.shape[:2]
+    if callable(loss):
+        for name, value in (("weights", weights), ("mask", mask)):
+            if value is not None:
+                raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
+        target = y
+    else:
+        loss = cast("LossName", _validate.choice("loss", loss, STEP_LOSSES))
+    start = initial_state(params, h0, B, batched)
+    combined, counts = _validate.step_weights(weights, lengths, mask, dtype, (T, B), batched, batch_first)
+    if loss == "cross_entropy":
+        used = _validate.used_steps(combined, counts, T)
+        target = _validate.labels(y, q, (T, B), batched, batch_first, used)
+    elif not callable(loss):
+        target = _validate.like_sequence("y", y, dtype, (T, B, q), batched, batch_first)
+    running = running_steps(counts, T)
+    w = np.ones((T, B), dtype) if combined is None else combined
+    if running is not None:
+        w = np.where(running[..., 0], w, 0)
+    return Problem(
+        Model.of(params), kept(inputs, running), target, start, w, running, loss, batched, batch_first
+    )

@@ -1,0 +1,266 @@
+"""Linear recurrences run forwards and backwards in time: states, outputs, state gradients, matrix powers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core, _validate
+from .dataset import Dataset, arrays, checked
+from .params import Trajectory
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._validate import FloatArray
+    from .params import Params
+
+_FORWARD = {np.dtype(np.float32): _core.forward32, np.dtype(np.float64): _core.forward64}
+_LINEAR_SCAN = {np.dtype(np.float32): _core.linear_scan32, np.dtype(np.float64): _core.linear_scan64}
+_MATRIX_POWERS = {np.dtype(np.float32): _core.matrix_powers32, np.dtype(np.float64): _core.matrix_powers64}
+
+STATE_METHODS = ("recursion", "closed_form", "scan")
+
+
+def forward(
+    params: Params,
+    x: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    batch_first: bool = False,
+    num_threads: int | None = None,
+    out: Trajectory | None = None,
+) -> Trajectory:
+    """Run the network: ``h_t = W_hx x_t + W_hh h_{t-1} + b_h``, ``o_t = W_qh h_t + W_qx x_t + b_q``.
+
+    Parameters
+    ----------
+    params : Params
+        Weights; their dtype is the dtype of the results.
+    x : array_like, shape (T, B, d) or (T, d)
+        Inputs.
+    h0 : array_like, shape (B, h) or (h,), optional
+        Initial state; zero when absent.
+    batch_first : bool
+        Whether batched arrays are laid out (B, T, ...), on the way in and on the way out.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent. No bit of the result depends on it.
+    out : Trajectory or pair of ndarray, optional
+        C-contiguous arrays ``(hidden, o)`` to write to, of the shapes and dtype of the result.
+
+    Returns
+    -------
+    Trajectory
+        Hidden states h_1 .. h_T and outputs o_1 .. o_T, without a batch axis if `x` has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    MemoryError
+        If a result cannot be allocated; the message names the bytes.
+    """
+    dataset = Dataset(checked(params), x, h0, batch_first=batch_first)
+    threads = _validate.num_threads(num_threads)
+    if out is None:
+        out = (None, None)  # type: ignore[assignment]  # two arrays to be allocated
+    elif not (isinstance(out, tuple) and len(out) == 2):
+        raise TypeError(f"out must be a pair of arrays (hidden, o), not {type(out).__name__}")
+    _, h, q = params.shape
+    inputs = [dataset.inputs, dataset.start, *arrays(params)]
+    hidden = dataset.result("hidden", h, out[0], inputs)
+    o = dataset.result("o", q, out[1], [*inputs, hidden])
+    _run_forward(params, dataset, hidden, o, threads)
+    return Trajectory(hidden, o)
+
+
+def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
+    """Return the outputs for a data set, in the caller's layout; zero beyond the ends of sequences."""
+    _, h, q = params.shape
+    hidden = dataset.result("hidden", h)
+    o = dataset.result("o", q)
+    _run_forward(params, dataset, hidden, o, threads)
+    if dataset.lengths is not None:
+        running = _validate.used_steps(None, dataset.lengths, dataset.steps)
+        assert running is not None
+        _validate.time_major(o, dataset.batched, dataset.batch_first)[~running] = 0
+    return o
+
+
+def _run_forward(params: Params, dataset: Dataset, hidden: FloatArray, o: FloatArray, threads: int) -> None:
+    layout = dataset.batched, dataset.batch_first
+    _FORWARD[params.dtype](
+        (dataset.steps, dataset.batch, *params.shape),
+        arrays(params),
+        dataset.inputs,
+        dataset.start,
+        _validate.time_major(hidden, *layout),
+        _validate.time_major(o, *layout),
+        threads,
+    )
+
+
+def linear_scan(
+    W: ArrayLike,
+    v: ArrayLike,
+    s0: ArrayLike | None = None,
+    *,
+    reverse: bool = False,
+    transpose: bool = False,
+    num_threads: int | None = None,
+    out: NDArray[Any] | None = None,
+) -> FloatArray:
+    r"""Run the linear recurrence ``s_t = W s_{t-1} + v_t``.
+
+    Parameters
+    ----------
+    W : array_like, shape (h, h)
+        Matrix of the recurrence; its dtype is the dtype of the result.
+    v : array_like, shape (T, B, h) or (T, h)
+        What enters at each step.
+    s0 : array_like, shape (B, h) or (h,), optional
+        The state before the first step taken; zero when absent.
+    reverse : bool
+        Run from t = T down to 1: ``s_t = W s_{t+1} + v_t``, where `s0` stands for ``s_{T+1}``.
+    transpose : bool
+        Use ``W^T`` in place of ``W``.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent.
+    out : ndarray, optional
+        C-contiguous array of the shape and dtype of the result to write to.
+
+    Returns
+    -------
+    ndarray, shape of `v`
+        The states s_1 .. s_T.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    MemoryError
+        If the result cannot be allocated; the message names the bytes.
+
+    Notes
+    -----
+    The scan with ``reverse=True, transpose=True`` is the adjoint of the scan with neither.
+    """
+    matrix = _validate.square("W", W)
+    h = matrix.shape[0]
+    entering, batched = _validate.sequence("v", v, matrix.dtype, h, batch_first=False)
+    T, B = entering.shape[:2]
+    start = _validate.initial_state(s0, matrix.dtype, B, h, batched, name="s0")
+    reverse = _validate.boolean("reverse", reverse)
+    transpose = _validate.boolean("transpose", transpose)
+    threads = _validate.num_threads(num_threads)
+    shape = (T, B, h) if batched else (T, h)
+    inputs = [array for array in (matrix, entering, start) if array is not None]
+    states = _validate.out("out", out, matrix.dtype, shape, inputs)
+    time_major = _validate.time_major(states, batched, batch_first=False)
+    time_major[...] = entering
+    _LINEAR_SCAN[matrix.dtype]((T, B, h), matrix, start, reverse, transpose, time_major, threads)
+    return states
+
+
+def state_gradients(
+    params: Params,
+    d_o: ArrayLike,
+    *,
+    method: str = "recursion",
+    num_threads: int | None = None,
+    out: NDArray[Any] | None = None,
+) -> FloatArray:
+    r"""Return ``g_t = dL/dh_t``, the total derivative of the loss by the hidden state, for every step.
+
+    .. math::
+
+        g_t = W_{qh}^T \frac{\partial L}{\partial o_t} + W_{hh}^T g_{t+1}
+            = \sum_{i=t}^{T} (W_{hh}^T)^{T-i} \, W_{qh}^T \frac{\partial L}{\partial o_{T+t-i}}
+
+    Parameters
+    ----------
+    params : Params
+        Weights; only ``W_hh`` and ``W_qh`` matter.
+    d_o : array_like, shape (T, B, q) or (T, q)
+        Derivative of the loss by the outputs.
+    method : {"recursion", "closed_form", "scan"}
+        The recursion step by step; the sum over explicit powers of ``W_hh^T``, at a cost that grows with
+        T squared; or the recursion as the engine schedules it, in time-parallel pieces where that pays.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent.
+    out : ndarray, optional
+        C-contiguous array of the shape and dtype of the result to write to.
+
+    Returns
+    -------
+    ndarray, shape (T, B, h) or (T, h)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    """
+    checked(params)
+    _validate.choice("method", method, STATE_METHODS)
+    d_o, batched = _validate.sequence("d_o", d_o, params.dtype, params.shape[2], batch_first=False)
+    with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
+        entering = d_o @ params.W_qh
+    if not batched:
+        entering = entering[:, 0]
+    if method == "closed_form":
+        _validate.num_threads(num_threads)
+        return _closed_form(params.W_hh, entering, out)
+    return linear_scan(
+        params.W_hh, entering, reverse=True, transpose=True, num_threads=num_threads, out=out
+    )
+
+
+def _closed_form(W_hh: FloatArray, e: FloatArray, out: NDArray[Any] | None) -> FloatArray:
+    """Sum ``g_t = sum_k (W_hh^T)^k e_{t+k}`` with one power after the other."""
+    result = _validate.out("out", out, e.dtype, e.shape, [W_hh, e])
+    result[...] = e
+    steps = e.shape[0]
+    term = e  # row t holds the transpose of (W_hh^T)^k e_{t+k}
+    with np.errstate(all="ignore"):
+        for k in range(1, steps):
+            term = term[1:] @ W_hh
+            result[: steps - k] += term
+    return result
+
+
+def matrix_powers(
+    W: ArrayLike, n: int, *, num_threads: int | None = None, out: NDArray[Any] | None = None
+) -> FloatArray:
+    """Return the powers ``W^0, W^1, ..., W^n``, each from the one before.
+
+    Parameters
+    ----------
+    W : array_like, shape (h, h)
+        A square matrix; its dtype is the dtype of the result.
+    n : int
+        The largest exponent, at least 0.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent.
+    out : ndarray, optional
+        C-contiguous array of the shape and dtype of the result to write to.
+
+    Returns
+    -------
+    ndarray, shape (n + 1, h, h)
+        Entry k is W^k. Entries beyond the range of the dtype overflow to inf or underflow to 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    MemoryError
+        If the result cannot be allocated; the message names the bytes.
+    """
+    matrix = _validate.square("W", W)
+    h = matrix.shape[0]
+    n = _validate.integer("n", n, 0)
+    threads = _validate.num_threads(num_threads)
+    powers = _validate.out("out", out, matrix.dtype, (n + 1, h, h), [matrix])
+    _MATRIX_POWERS[matrix.dtype](h, n, matrix, powers, threads)
+    return powers
