@@ -23,7 +23,7 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss, py::object x,
                py::object y, py::object h0, py::object weights, py::object lengths, double weight_sum, int levels,
-               Index window, Index splits, Index piece, double memory_limit)
+               Index window, Index splits, Index piece, double memory_limit, bool bias, bool input_gradient)
       : kept_{x, y, h0, weights, lengths} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
@@ -37,11 +37,7 @@ class BoundProblem {
     problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
     problem_.weight_sum = weight_sum;
-    choices_.levels = levels;
-    choices_.window = window;
-    choices_.splits = splits;
-    choices_.piece = piece;
-    choices_.memory_limit = memory_limit;
+    schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
   }
 
   // Fills the arrays of `gradients` (six parameters, h0, x; None where not wanted) and returns the loss.
@@ -93,11 +89,11 @@ class BoundProblem {
     py::dict result;
     result["L"] = taken_.L;
     result["windows"] = taken_.windows;
-    result["window"] = taken_.schedule.window;
-    result["levels_wanted"] = taken_.schedule.levels;
-    result["splits"] = taken_.schedule.splits;
-    result["piece"] = taken_.schedule.piece;
-    result["bytes"] = taken_.schedule.memory;
+    result["window"] = schedule_.window;
+    result["levels_wanted"] = schedule_.levels;
+    result["splits"] = schedule_.splits;
+    result["piece"] = schedule_.piece;
+    result["bytes"] = schedule_.memory;
     return result;
   }
 
@@ -110,7 +106,7 @@ class BoundProblem {
     double loss = 0;
     Taken taken;
     without_gil(threads, [&](Run& run) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem_, to, choices_, &taken);
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem_, to, schedule_, &taken);
     });
     if (lock.owns_lock()) taken_ = taken;
     return loss;
@@ -118,7 +114,7 @@ class BoundProblem {
 
   py::object kept_[5];  // the arrays the views below look at
   Problem<Scalar> problem_;
-  Choices choices_;
+  Schedule schedule_;
   Taken taken_;
   BorrowedWorkspace kept_workspace_;
   std::unique_ptr<std::mutex> busy_ = std::make_unique<std::mutex>();
@@ -129,10 +125,10 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object, py::object,
-                    py::object, py::object, py::object, double, int, Index, Index, Index, double>(),
+                    py::object, py::object, py::object, double, int, Index, Index, Index, double, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"), py::arg("window"),
-           py::arg("splits"), py::arg("piece"), py::arg("memory_limit"))
+           py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);

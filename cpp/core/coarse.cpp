@@ -5,16 +5,12 @@
 namespace rnnbptt {
 namespace {
 
-// A float64 matrix of what may be a float32 one: a copy only where it must be.
+// A float64 copy in the workspace, where kernels may read behind the ends of rows.
 template <typename Scalar>
 const double* widen(Workspace& workspace, const Scalar* A, Index n) {
-  if constexpr (sizeof(Scalar) == sizeof(double)) {
-    return A;
-  } else {
-    auto* wide = workspace.take<double>(n);
-    std::copy(A, A + n, wide);
-    return wide;
-  }
+  auto* wide = workspace.take<double>(n);
+  std::copy(A, A + n, wide);
+  return wide;
 }
 
 template <typename Scalar>

@@ -11,12 +11,12 @@ namespace {
 // Runs visit(count, t, b, along_time) over runs of steps that one product can take: along time or along the batch,
 // whichever is longer.
 template <typename Visit>
-void for_runs(Run& run, const Shape& shape, const Visit& visit) {
+void for_runs(Run& run, const Shape& shape, Index work_per_row, const Visit& visit) {
   constexpr Index most = 256;
   const bool along_time = shape.T >= shape.B;
   const Index inner = along_time ? shape.T : shape.B, outer = along_time ? shape.B : shape.T;
   const Index pieces = (inner + most - 1) / most;
-  parallel(run, outer * pieces, [&](Index task, int) {
+  parallel(run, outer * pieces, static_cast<double>(std::min(most, inner) * work_per_row), [&](Index task, int) {
     const Index i = task / pieces, from = task % pieces * most;
     const Index count = std::min(most, inner - from);
     along_time ? visit(count, from, i, true) : visit(count, i, from, false);
@@ -36,7 +36,7 @@ void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<co
   workspace.reset();
   const Index d = shape.d, h = shape.h, q = shape.q;
   const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h, d, d}.transposed());
-  for_runs(run, shape, [&](Index count, Index t, Index b, bool along_time) {
+  for_runs(run, shape, d * h, [&](Index count, Index t, Index b, bool along_time) {
     multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0}, rows_of(hidden, t, b, along_time));
   });
   linear_scan(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden);
@@ -45,7 +45,7 @@ void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<co
   if (params.W_qx != nullptr)
     W_qx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qx, q, d, d}.transposed());
   const SequenceView<const Scalar> states{hidden.data, hidden.step, hidden.sequence};
-  for_runs(run, shape, [&](Index count, Index t, Index b, bool along_time) {
+  for_runs(run, shape, q * h, [&](Index count, Index t, Index b, bool along_time) {
     const auto out = rows_of(o, t, b, along_time);
     multiply<Scalar>(count, rows_of(states, t, b, along_time), W_qh, {params.b_q, 0}, out);
     if (params.W_qx != nullptr)

@@ -108,12 +108,14 @@ class Sweep {
 
   // Runs visit(from, to, split) over blocks of rows small enough for the second cache, splits in parallel.
   template <typename Visit>
-  void for_blocks(const Visit& visit) {
+  void for_blocks(Index work_per_row, const Visit& visit) {
     const Index rows = window_.rows;
-    parallel(run_, schedule_.splits, [&](Index split, int worker) {
+    const double work = static_cast<double>(work_per_row) * static_cast<double>(block_);
+    const double all = static_cast<double>(work_per_row) * static_cast<double>(split_rows_);
+    parallel(run_, schedule_.splits, all, [&](Index split, int worker) {
       const Index end = std::min(rows, (split + 1) * split_rows_);
       for (Index from = split * split_rows_; from < end; from += block_) {
-        run_.checkpoint(worker);
+        run_.checkpoint(worker, work);
         visit(from, std::min(end, from + block_), split);
       }
     });
@@ -123,7 +125,7 @@ class Sweep {
   void states(Index w) {
     if (w == states_of_) return;
     states_of_ = w;
-    for_blocks([&](Index from, Index to, Index) {
+    for_blocks(model_.inputs * h_, [&](Index from, Index to, Index) {
       gather(window_, model_.L, problem_.x, problem_.shape.d, from, to, x_, x_row_);
       multiply<Scalar>(to - from, {x_ + from * x_row_, x_row_}, model_.Ctrl_T, {model_.bias_s, 0},
                        {s_ + from * s_row_, s_row_});
@@ -151,7 +153,7 @@ class Sweep {
     // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
     const Index shift = model_.lifted ? -1 : 0;
     std::fill(losses_, losses_ + schedule_.splits, 0.0);
-    for_blocks([&](Index first, Index to, Index split) {
+    for_blocks(model_.outputs * (2 * h_ + (model_.direct ? 2 * model_.inputs : 0) + h_), [&](Index first, Index to, Index split) {
       // Row 0 is a start state: it has no outputs, and nothing before it.
       const Index from = std::max<Index>(first, 1);
       if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
@@ -181,7 +183,7 @@ class Sweep {
 
   // g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on.
   void adjoint() {
-    if constexpr (is_wide) for_blocks([&](Index from, Index to, Index) { widen(g_, from, to); });
+    if constexpr (is_wide) for_blocks(h_, [&](Index from, Index to, Index) { widen(g_, from, to); });
     for (std::size_t i = 0; i < window_.segments.size(); ++i) {
       const Segment& segment = window_.segments[i];
       State* last = states_(g_) + (segment.first_row + segment.steps) * row_of_states();
@@ -200,7 +202,7 @@ class Sweep {
   }
 
   void sums() {
-    for_blocks([&](Index first, Index to, Index split) {
+    for_blocks((h_ + model_.inputs) * h_, [&](Index first, Index to, Index split) {
       const Index from = std::max<Index>(first, 1);
       const CoarseGradients<Scalar> set = sums_of(split);
       const Scalar* g = g_ + from * s_row_;
@@ -217,7 +219,7 @@ class Sweep {
   }
 
   void input_gradients() {
-    for_blocks([&](Index from, Index to, Index) {
+    for_blocks(model_.inputs * (h_ + model_.outputs), [&](Index from, Index to, Index) {
       const kernels::Rows<Scalar*> dx{dx_ + from * x_row_, x_row_};
       multiply<Scalar>(to - from, {g_ + from * s_row_, s_row_}, model_.Ctrl, {}, dx);
       if (model_.direct)
@@ -268,7 +270,7 @@ class Sweep {
 
   void narrow(Scalar* rows) {
     if constexpr (is_wide)
-      for_blocks([&](Index from, Index to, Index) {
+      for_blocks(h_, [&](Index from, Index to, Index) {
         for (Index r = from; r < to; ++r)
           std::transform(wide_ + r * wide_row_, wide_ + r * wide_row_ + h_, rows + r * s_row_,
                          [](State v) { return static_cast<Scalar>(v); });
@@ -339,24 +341,23 @@ class Sweep {
 
 template <typename Scalar>
 double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
-                const Gradients<Scalar>& gradients, const Choices& choices, Taken* taken) {
+                const Gradients<Scalar>& gradients, const Schedule& schedule, Taken* taken) {
   workspace.reset();
-  const bool input_gradient = static_cast<bool>(gradients.x);
   Taken report;
-  report.schedule = plan(problem, params.b_h != nullptr, input_gradient, choices);
-  Coarsening<Scalar> coarsening(run, workspace, problem.shape, params, report.schedule.levels, input_gradient);
+  Coarsening<Scalar> coarsening(run, workspace, problem.shape, params, schedule.levels,
+                                static_cast<bool>(gradients.x));
   double loss = 0;
   if (sizeof(Scalar) == sizeof(double) || !coarsening.model().lifted)
-    loss = Sweep<Scalar, Scalar>(run, workspace, problem, gradients, report.schedule, coarsening)(report);
+    loss = Sweep<Scalar, Scalar>(run, workspace, problem, gradients, schedule, coarsening)(report);
   else
-    loss = Sweep<Scalar, double>(run, workspace, problem, gradients, report.schedule, coarsening)(report);
+    loss = Sweep<Scalar, double>(run, workspace, problem, gradients, schedule, coarsening)(report);
   if (taken != nullptr) *taken = report;
   return loss;
 }
 
 template double gradient(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
-                         const Gradients<float>&, const Choices&, Taken*);
+                         const Gradients<float>&, const Schedule&, Taken*);
 template double gradient(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
-                         const Gradients<double>&, const Choices&, Taken*);
+                         const Gradients<double>&, const Schedule&, Taken*);
 
 }  // namespace rnnbptt

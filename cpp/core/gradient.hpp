@@ -8,7 +8,6 @@ namespace rnnbptt {
 
 // What a gradient was computed with.
 struct Taken {
-  Schedule schedule;
   Index L = 1;        // time steps in one coarse step
   Index windows = 1;
 };
@@ -16,6 +15,6 @@ struct Taken {
 // Fills `gradients`, all of whose non-null members are overwritten, and returns the loss (0 for Loss::given).
 template <typename Scalar>
 double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
-                const Gradients<Scalar>& gradients, const Choices& choices, Taken* taken);
+                const Gradients<Scalar>& gradients, const Schedule& schedule, Taken* taken);
 
 }  // namespace rnnbptt

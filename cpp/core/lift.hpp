@@ -16,7 +16,8 @@ namespace rnnbptt {
 struct Lift {
   Index h = 0, inputs = 0, q = 0;  // `inputs` counts a constant input for the bias, if there is one
   Index steps = 1;                 // L
-  std::vector<const double*> powers;  // powers[i] = W^(2^i), each (h, h); the last is W^L
+  std::vector<const double*> powers;      // powers[i] = W^(2^i), each (h, h); the last is W^L
+  std::vector<const double*> transposed;  // their transposes, but that of the last
   const double* inputs_by_lag = nullptr;   // (L * inputs, h): row (k, i) is column i of W^k B
   const double* outputs_by_step = nullptr; // (L * q, h): rows C W^(j+1), j = 0..L-1
   const double* markov = nullptr;          // (q, L * inputs): column (k, i) is C W^k B, lag k, input i

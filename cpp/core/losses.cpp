@@ -48,11 +48,26 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   const Index q = problem.shape.q;
   const double per_step = problem.loss == Loss::squared_error ? 0.5 : problem.loss == Loss::mse ? 1.0 / static_cast<double>(q) : 1.0;
   const double share = per_step / problem.weight_sum;  // of l / per_step in L
-  const bool joined = problem.y && problem.y.step == q && !problem.weights;
+  const bool joined = problem.y && problem.y.step == q && !problem.weights && problem.loss != Loss::given;
   double total = 0;
 
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
-    for (Index j = j0; j < j1; ++j) {
+    Index j = j0;
+    if (joined && row_stride == L * q) {
+      // Rows lie as the targets do: all complete ones are one residual.
+      if (j == 0) {
+        std::fill(rows + segment.first_row * row_stride, rows + (segment.first_row + 1) * row_stride, Scalar{0});
+        ++j;
+      }
+      const Index end = std::min(j1, segment.length / L + 1);
+      if (j < end) {
+        total += share * squared((end - j) * row_stride, rows + (segment.first_row + j) * row_stride,
+                                 problem.y.at(segment.time + (j - 1) * L, segment.sequence),
+                                 static_cast<Scalar>(2 * share));
+        j = end;
+      }
+    }
+    for (; j < j1; ++j) {
       Scalar* row = rows + (segment.first_row + j) * row_stride;
       const Index steps = j == 0 ? 0 : steps_in(segment, j, L);
       const Index t = segment.time + (j - 1) * L;

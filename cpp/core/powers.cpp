@@ -10,8 +10,8 @@ namespace {
 // entries into g eps of a state: this bound lies far below the growth at which the sequential recursion itself has
 // nothing exact left, and far above every power of a stable or nearly stable model.
 constexpr double largest_norm = 1024;
-// A power below this norm forgets errors faster than they add up.
-constexpr double forgetting_norm = 0.5;
+// A power that shrinks states by this factor forgets errors as fast as they come.
+constexpr double forgetting_rate = 0.75;
 
 double frobenius(Index n, const double* A) {
   double sum = 0;
@@ -30,24 +30,41 @@ struct Slices {
   double* rest = nullptr;
 };
 
-// Cuts the leading bits off each line (row of A, or column where `by_column`).
+// What to add and subtract so that only `bits` bits below the largest entry of a line are left.
+double rounding_shift(double largest, int bits) {
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return largest == 0 ? 0 : std::ldexp(1.5, exponent - bits + 52);
+}
+
+// Cuts the leading bits off each row of A, or each column where `by_column`.
 Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
   const Slices result{workspace.take<double>(h * h), workspace.take<double>(h * h)};
   const int bits = (53 - static_cast<int>(std::ceil(std::log2(static_cast<double>(h))))) / 2;
-  const Index along = by_column ? h : 1, across = by_column ? 1 : h;
-  for (Index line = 0; line < h; ++line) {
-    double largest = 0;
-    for (Index i = 0; i < h; ++i) largest = std::max(largest, std::abs(A.high[line * across + i * along]));
-    int exponent = 0;
-    std::frexp(largest, &exponent);
-    // Adding and subtracting this rounds to a multiple of 2^(exponent - bits).
-    const double shift = largest == 0 ? 0 : std::ldexp(1.5, exponent - bits + 52);
-    for (Index i = 0; i < h; ++i) {
-      const Index at = line * across + i * along;
-      const double leading = (A.high[at] + shift) - shift;
-      result.leading[at] = leading;
-      result.rest[at] = (A.high[at] - leading) + (A.low != nullptr ? A.low[at] : 0.0);
+  auto* shift = workspace.take<double>(h);
+  std::fill(shift, shift + h, 0.0);
+  if (by_column)
+    for (Index i = 0; i < h; ++i)
+      for (Index j = 0; j < h; ++j) shift[j] = std::max(shift[j], std::abs(A.high[i * h + j]));
+  for (Index i = 0; i < h; ++i) {
+    const double* row = A.high + i * h;
+    if (!by_column)
+      for (Index j = 0; j < h; ++j) shift[i] = std::max(shift[i], std::abs(row[j]));
+    shift[i] = by_column ? shift[i] : rounding_shift(shift[i], bits);
+  }
+  if (by_column)
+    for (Index j = 0; j < h; ++j) shift[j] = rounding_shift(shift[j], bits);
+  for (Index i = 0; i < h; ++i) {
+    const double* high = A.high + i * h;
+    double* leading = result.leading + i * h;
+    double* rest = result.rest + i * h;
+    for (Index j = 0; j < h; ++j) {
+      const double s = shift[by_column ? j : i];
+      leading[j] = (high[j] + s) - s;
+      rest[j] = high[j] - leading[j];
     }
+    if (A.low != nullptr)
+      for (Index j = 0; j < h; ++j) rest[j] += A.low[i * h + j];
   }
   return result;
 }
@@ -88,10 +105,31 @@ std::vector<Sum> squares(Run& run, Workspace& workspace, Index h, const double* 
   return result;
 }
 
+// By how much applying P shrinks or stretches a state in the long run: some steps of the power method.
+double growth_rate(Workspace& workspace, Index h, const double* P) {
+  constexpr int settling = 6, measured = 4;
+  auto* v = workspace.take<double>(h);
+  auto* next = workspace.take<double>(h);
+  for (Index i = 0; i < h; ++i) v[i] = 1.0 + 0.5 * static_cast<double>(i % 3);
+  double rate = 1;
+  for (int step = 0; step < settling + measured; ++step) {
+    for (Index i = 0; i < h; ++i) {
+      double sum = 0;
+      for (Index j = 0; j < h; ++j) sum += P[i * h + j] * v[j];
+      next[i] = sum;
+    }
+    const double before = frobenius(h, v), after = frobenius(h, next);
+    if (!(after > 0)) return 0;
+    if (step >= settling) rate *= after / before;
+    for (Index i = 0; i < h; ++i) v[i] = next[i] / after;
+  }
+  return std::pow(rate, 1.0 / measured);
+}
+
 // The plain squares tell whether exact ones are worth their price.
 std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
   std::vector<Sum> result = squares(run, workspace, h, W, levels, false);
-  if (exact && result.size() > 1 && frobenius(h * h, result.back().high) > forgetting_norm)
+  if (exact && result.size() > 1 && growth_rate(workspace, h, result.back().high) > forgetting_rate)
     result = squares(run, workspace, h, W, static_cast<int>(result.size()) - 1, true);
   return result;
 }

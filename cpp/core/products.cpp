@@ -9,14 +9,21 @@ Packed<Scalar> pack(Workspace& workspace, MatrixView<const Source> B) {
   const Index width = kernels::table().of<Scalar>().panel_columns;
   const Index panels = (B.columns + width - 1) / width;
   auto* data = workspace.take<Scalar>(panels * B.rows * width);
-  Scalar* to = data;
   for (Index p = 0; p < panels; ++p) {
     const Index used = std::min(width, B.columns - p * width);
     const Source* from = B.data + p * width * B.column;
-    for (Index k = 0; k < B.rows; ++k, to += width) {
-      const Source* row = from + k * B.row;
-      for (Index j = 0; j < used; ++j) to[j] = static_cast<Scalar>(row[j * B.column]);
-      for (Index j = used; j < width; ++j) to[j] = 0;
+    Scalar* to = data + p * B.rows * width;
+    if (B.column == 1) {
+      for (Index k = 0; k < B.rows; ++k, to += width) {
+        std::copy(from + k * B.row, from + k * B.row + used, to);
+        std::fill(to + used, to + width, Scalar{0});
+      }
+    } else {
+      // Down the columns of B, which are contiguous where B is a transpose.
+      for (Index j = 0; j < used; ++j)
+        for (Index k = 0; k < B.rows; ++k) to[k * width + j] = static_cast<Scalar>(from[k * B.row + j * B.column]);
+      if (used < width)
+        for (Index k = 0; k < B.rows; ++k) std::fill(to + k * width + used, to + (k + 1) * width, Scalar{0});
     }
   }
   return {data, B.rows, B.columns, B.rows * width};
@@ -61,37 +68,56 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
   }
 }
 
+namespace {
+
+// C = init + A B without ceremony: below this many multiply-adds, entering a kernel costs more than the product.
+constexpr Index tiny = 160;
+
+void multiply_tiny(MatrixView<const double> A, MatrixView<const double> B, const double* init, double* C) {
+  for (Index i = 0; i < A.rows; ++i)
+    for (Index j = 0; j < B.columns; ++j) {
+      double sum = 0;
+      for (Index k = 0; k < A.columns; ++k) sum += A.data[i * A.row + k * A.column] * B.data[k * B.row + j * B.column];
+      const Index at = i * B.columns + j;
+      C[at] = init != nullptr ? init[at] + sum : sum;
+    }
+}
+
+}  // namespace
+
 void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, MatrixView<const double> B,
                    const double* init, double* C) {
-  const auto& kernel = kernels::table().of<double>();
-  const Packed<double> packed = pack<double>(workspace, B);
   const Index n = B.columns;
+  if (A.rows * A.columns * n <= tiny) return multiply_tiny(A, B, init, C);
+  const auto& kernel = kernels::table().of<double>();
+  kernels::Product<double> whole;
+  whole.depth = A.columns;
+  whole.columns = n;
+  whole.a_depth = A.column;
+  // Few rows would not pay for packing B; its own rows serve as panels if they are contiguous.
+  constexpr Index worth_packing = 96;
+  if (B.column == 1 && A.rows <= worth_packing) {
+    whole.b = B.data;
+    whole.b_depth = B.row;
+    whole.b_panel = kernel.panel_columns;
+  } else {
+    const Packed<double> packed = pack<double>(workspace, B);
+    whole.b = packed.data;
+    whole.b_depth = kernel.panel_columns;
+    whole.b_panel = packed.panel;
+  }
   const auto rows_of = [&](Index from, Index count) {
-    kernels::Product<double> p;
+    kernels::Product<double> p = whole;
     p.rows = count;
-    p.depth = A.columns;
-    p.columns = n;
     p.a = {A.data + from * A.row, A.row, nullptr};
-    p.a_depth = A.column;
-    p.b = packed.data;
-    p.b_depth = kernel.panel_columns;
-    p.b_panel = packed.panel;
     if (init != nullptr) p.init = {init + from * n, n, nullptr};
     p.c = {C + from * n, n, nullptr};
     kernel.product(p);
   };
-  constexpr Index block = 32;
-  constexpr double worth_a_thread = 1e5;  // multiply-adds: some ten microseconds
-  const double work = static_cast<double>(A.rows) * static_cast<double>(A.columns) * static_cast<double>(n);
-  if (run.threads == 1 || work < 2 * worth_a_thread) {
-    for (Index from = 0; from < A.rows; from += 16 * block) {
-      run.checkpoint(0);
-      rows_of(from, std::min(16 * block, A.rows - from));
-    }
-    return;
-  }
-  const Index tasks = (A.rows + block - 1) / block;
-  parallel(run, tasks, [&](Index i, int) { rows_of(i * block, std::min(block, A.rows - i * block)); });
+  const Index block = run.threads == 1 ? 512 : 32;
+  const double work = static_cast<double>(std::min(block, A.rows) * A.columns) * static_cast<double>(n);
+  parallel(run, (A.rows + block - 1) / block, work,
+           [&](Index i, int) { rows_of(i * block, std::min(block, A.rows - i * block)); });
 }
 
 template Packed<float> pack(Workspace&, MatrixView<const float>);

@@ -31,6 +31,7 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
                Index c_row);
 
 // C = init + A B in float64 for any strides of A and B, over threads where it pays; C and init are contiguous rows.
+// B must lie in a workspace: kernels read behind the ends of its rows.
 void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, MatrixView<const double> B,
                    const double* init, double* C);
 

@@ -45,10 +45,10 @@ void run_lanes(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* l
     const Index stride =
         std::max<Index>(1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(n * h) * static_cast<double>(h))));
     for (Index j = from; j < to; j += stride) {
-      run.checkpoint(worker);
       kernels::Scan<Scalar> s;
       s.lanes = n;
       s.steps = std::min(stride, to - j);
+      run.checkpoint(worker, static_cast<double>(s.steps * n * h) * static_cast<double>(h));
       s.size = h;
       s.s = {p.base + (j - 1) * p.step, 0, offsets};
       s.step = p.step;
@@ -63,8 +63,10 @@ void run_lanes(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* l
 template <typename Scalar>
 void run_all(Run& run, const ScanProblem<Scalar>& p, const std::vector<Lane>& lanes, const Scalar* starts) {
   const auto count = static_cast<Index>(lanes.size());
+  if (count == 0) return;
   const Index per_task = lanes_per_task(count, run.threads);
-  parallel(run, (count + per_task - 1) / per_task, [&](Index task, int worker) {
+  const double work = static_cast<double>(std::min(per_task, count) * lanes.front().steps) * static_cast<double>(p.size * p.size);
+  parallel(run, (count + per_task - 1) / per_task, work, [&](Index task, int worker) {
     const Index from = task * per_task;
     run_lanes(run, worker, p, lanes.data() + from, starts + from * p.size, std::min(per_task, count - from));
   });
@@ -83,7 +85,7 @@ void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane*
   const Index stride =
       std::max<Index>(1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(count * h) * static_cast<double>(h))));
   for (Index j = 1; j < steps; ++j) {
-    if (j % stride == 0) run.checkpoint(worker);
+    if (j % stride == 0) run.checkpoint(worker, work_per_checkpoint);
     multiply<Scalar>(count, {result, h, nullptr}, p.packed, {p.base + j * p.step, 0, offsets}, {spare, h, nullptr});
     std::swap(result, spare);
   }
@@ -127,7 +129,8 @@ bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p)
   auto* last = workspace.take<Scalar>(whole * h);
   auto* spare = workspace.take<Scalar>(whole * h);
   const Index per_task = lanes_per_task(whole, run.threads);
-  parallel(run, (whole + per_task - 1) / per_task, [&](Index task, int worker) {
+  const double work = static_cast<double>(per_task * piece) * static_cast<double>(h * h);
+  parallel(run, (whole + per_task - 1) / per_task, work, [&](Index task, int worker) {
     const Index from = task * per_task;
     last_states(run, worker, p, lanes.data() + from, std::min(per_task, whole - from), piece, last + from * h,
                 spare + from * h);

@@ -114,9 +114,12 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   const double windows = ceil_div(steps, static_cast<double>(best.window));
   best.memory = (static_cast<double>(best.window) + 1) * B * row_bytes + (windows > 1 ? windows * B * h * sizeof(Scalar) : 0);
 
+  // A split is worth its zeroing and adding up when it collects many more rows than that costs.
   const double rows = static_cast<double>(best.window) * B;
-  const double block = h * h * sizeof(Scalar) > 1e6 ? 512 : 128;
-  while (best.splits < 16 && static_cast<double>(best.splits) * 2 * block <= rows) best.splits *= 2;
+  const double set_bytes = sizeof(Scalar) * (h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0));
+  const double rows_per_split = set_bytes > 512e3 ? 128 : 64;
+  const Index most_splits = set_bytes > 512e3 ? 8 : 16;
+  while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows) best.splits *= 2;
   if (choices.splits > 0) best.splits = choices.splits;
   return best;
 }

@@ -15,7 +15,7 @@ namespace rnnbptt {
 namespace {
 
 // Phases of one call follow each other within microseconds: a worker that slept between them would come too late.
-constexpr int spins_before_sleep = 4000;
+constexpr int spins_before_sleep = 20000;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -39,6 +39,7 @@ struct Job {
   const std::function<void(Index, int)>* task = nullptr;
   Run* run = nullptr;
   Index tasks = 0;
+  double work_per_task = 0;
   std::atomic<Index> next{0};
   std::atomic<int> working{0};
   std::mutex error_mutex;
@@ -49,7 +50,7 @@ struct Job {
       const Index i = next.fetch_add(1, std::memory_order_relaxed);
       if (i >= tasks) return;
       try {
-        run->checkpoint(worker);
+        run->checkpoint(worker, work_per_task);
         (*task)(i, worker);
       } catch (...) {
         const std::lock_guard lock(error_mutex);
@@ -82,11 +83,15 @@ class Pool {
     job.working.store(static_cast<int>(available), std::memory_order_relaxed);
     for (std::size_t i = 0; i < available; ++i) {
       Worker& worker = *workers_[i];
-      worker.job = &job;
+      worker.job.store(&job, std::memory_order_release);
       worker.posted.fetch_add(1, std::memory_order_release);
       worker.posted.notify_one();
     }
     job.work(0);
+    // Nothing is left to do for workers that have not woken up yet: take their part back rather than wait for them.
+    for (std::size_t i = 0; i < available; ++i)
+      if (workers_[i]->job.exchange(nullptr, std::memory_order_acq_rel) != nullptr)
+        job.working.fetch_sub(1, std::memory_order_acq_rel);
     for (int left = job.working.load(std::memory_order_acquire); left > 0;)
       left = wait_for_change(job.working, left);
     return true;
@@ -95,16 +100,17 @@ class Pool {
  private:
   struct Worker {
     std::atomic<unsigned> posted{0};
-    Job* job = nullptr;
+    std::atomic<Job*> job{nullptr};
   };
 
   static void loop(Worker& worker, int number) {
     for (unsigned seen = 0;;) {
       seen = wait_for_change(worker.posted, seen);
-      Job& job = *worker.job;
-      job.work(number);
+      Job* job = worker.job.exchange(nullptr, std::memory_order_acq_rel);
+      if (job == nullptr) continue;  // taken back
+      job->work(number);
       // The job may be gone as soon as the count is down: the notification goes to an address, not an object.
-      std::atomic<int>& working = job.working;
+      std::atomic<int>& working = job->working;
       working.fetch_sub(1, std::memory_order_acq_rel);
       working.notify_one();
     }
@@ -149,20 +155,24 @@ std::atomic<int>& threads_setting() {
 
 }  // namespace
 
-void parallel(Run& run, Index tasks, const std::function<void(Index, int)>& task) {
-  const int threads = static_cast<int>(std::min<Index>(run.threads, tasks));
+void parallel(Run& run, Index tasks, double work, const std::function<void(Index, int)>& task) {
+  // Below some fifteen microseconds of work, handing a part to a thread takes longer than doing without.
+  constexpr double worth_a_thread = 1.2e5;
+  const bool alone = work * static_cast<double>(tasks) < worth_a_thread;
+  const int threads = alone ? 1 : static_cast<int>(std::min<Index>(run.threads, tasks));
   if (threads > 1) {
     Job job;
     job.task = &task;
     job.run = &run;
     job.tasks = tasks;
+    job.work_per_task = work;
     if (pool().run(job, threads)) {
       if (job.error) std::rethrow_exception(job.error);
       return;
     }
   }
   for (Index i = 0; i < tasks; ++i) {
-    run.checkpoint(0);
+    run.checkpoint(0, work);
     task(i, 0);
   }
 }

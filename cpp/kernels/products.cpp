@@ -50,77 +50,144 @@ inline void store_partial(Scalar* p, Vector v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = spilled[i];
 }
 
+// Up to eight rows of A that share one running index. Rows a fixed stride apart need four registers, not eight.
+template <typename Scalar, int rows, bool strided>
+class TileRows {
+ public:
+  __attribute__((always_inline)) TileRows(const Rows<const Scalar*>& a, Index row, Index step) : step_(step) {
+    if constexpr (strided) {
+      stride_ = a.stride;
+      stride3_ = 3 * a.stride;
+      low_ = a.base + row * a.stride;
+      high_ = low_ + 4 * a.stride;
+    } else {
+      for (int i = 0; i < rows; ++i) at_[i] = a.base + a.offsets[row + i];
+    }
+  }
+  __attribute__((always_inline)) Scalar operator[](int i) const {
+    if constexpr (strided) {
+      const Scalar* base = i < 4 ? low_ : high_;
+      return i % 4 == 0 ? base[0] : i % 4 == 1 ? base[stride_] : i % 4 == 2 ? base[2 * stride_] : base[stride3_];
+    } else {
+      return at_[i][index_];
+    }
+  }
+  __attribute__((always_inline)) void advance() {
+    if constexpr (strided) {
+      low_ += step_;
+      if constexpr (rows > 4) high_ += step_;
+    } else {
+      index_ += step_;
+      asm("" : "+r"(index_));  // one index for all rows: eight running pointers would not fit the registers
+    }
+  }
+
+ private:
+  Index step_, index_ = 0;
+  Index stride_ = 0, stride3_ = 0;
+  const Scalar *low_ = nullptr, *high_ = nullptr;
+  const Scalar* at_[strided ? 1 : rows] = {};
+};
+
 // One register tile: `rows` rows times `panels` panels of `vectors` vectors, the last vector cut to `columns`.
-template <typename Scalar, int width, int rows, int vectors, int panels>
+template <typename Scalar, int width, int rows, int vectors, int panels, bool strided>
 inline __attribute__((always_inline)) void tile(const Product<Scalar>& p, Index row, Index column,
                                                 Index columns) {
   using Vector = typename VectorOf<Scalar, width>::type;
   constexpr int count = vectors * panels;
-  const Scalar* a[rows];
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) a[i] = p.a[row + i];
+  TileRows<Scalar, rows, strided> a(p.a, row, p.a_depth);
   const Scalar* b = p.b + column / (vector_width<Scalar> * panel_vectors) * p.b_panel;
-  const Index b_panel = p.b_panel, b_depth = p.b_depth, a_depth = p.a_depth;
+  const Index b_panel = p.b_panel, b_depth = p.b_depth;
 
   Vector sum[rows][count] = {};
-  for (Index k = p.depth, at = 0; k > 0; --k, at += a_depth, b += b_depth) {
+  Index k = p.depth;
+  if constexpr (rows == 1 && count <= 4) {
+    // A few sums alone wait for one another: keep twice as many, over even and odd k.
+    Vector odd[count] = {};
+    for (; k > 1; k -= 2) {
+      const Scalar even_a = a[0];
+      a.advance();
+      const Scalar odd_a = a[0];
+      a.advance();
+#pragma GCC unroll 4
+      for (int v = 0; v < count; ++v) {
+        const Scalar* at = b + (v / vectors) * b_panel + (v % vectors) * width;
+        sum[0][v] += load<Vector>(at) * even_a;
+        odd[v] += load<Vector>(at + b_depth) * odd_a;
+      }
+      b += 2 * b_depth;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < count; ++v) sum[0][v] += odd[v];
+  }
+  for (; k > 0; --k, b += b_depth) {
     Vector bk[count];
 #pragma GCC unroll 16
     for (int v = 0; v < count; ++v) bk[v] = load<Vector>(b + (v / vectors) * b_panel + (v % vectors) * width);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      const Scalar aik = a[i][at];
+      const Scalar aik = a[i];
 #pragma GCC unroll 16
       for (int v = 0; v < count; ++v) sum[i][v] += bk[v] * aik;
     }
+    a.advance();
   }
 
   const bool has_init = p.init.base != nullptr;
+  if (columns == count * width) {
 #pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+      Scalar* c = p.c[row + i] + column;
+      if (has_init) {
+        const Scalar* init = p.init[row + i] + column;
+#pragma GCC unroll 16
+        for (int v = 0; v < count; ++v) sum[i][v] += load<Vector>(init + v * width);
+      }
+#pragma GCC unroll 16
+      for (int v = 0; v < count; ++v) __builtin_memcpy(c + v * width, &sum[i][v], sizeof(Vector));
+    }
+    return;
+  }
   for (int i = 0; i < rows; ++i) {
     Scalar* c = p.c[row + i] + column;
     const Scalar* init = has_init ? p.init[row + i] + column : nullptr;
 #pragma GCC unroll 16
     for (int v = 0; v < count; ++v) {
-      const Index n = columns - v * width;
-      if (n >= width) {
-        if (has_init) sum[i][v] += load<Vector>(init + v * width);
-        __builtin_memcpy(c + v * width, &sum[i][v], sizeof(Vector));
-      } else if (n > 0) {
-        if (has_init) sum[i][v] += load_partial<Vector>(init + v * width, n);
-        store_partial(c + v * width, sum[i][v], n);
-      }
+      const Index left = columns - v * width;
+      const Index n = left < width ? left : width;
+      if (has_init) sum[i][v] += load_partial<Vector>(init + v * width, n);
+      store_partial(c + v * width, sum[i][v], n);
     }
   }
 }
 
 // All rows against `panels` panels from `column` on.
-template <typename Scalar, int width, int vectors, int panels>
+template <typename Scalar, int width, int vectors, int panels, bool strided>
 inline __attribute__((always_inline)) void rows_of(const Product<Scalar>& p, Index from, Index column,
                                                    Index columns) {
   Index row = from;
   for (; row + tile_rows <= p.rows; row += tile_rows)
-    tile<Scalar, width, tile_rows, vectors, panels>(p, row, column, columns);
+    tile<Scalar, width, tile_rows, vectors, panels, strided>(p, row, column, columns);
   if constexpr (tile_rows > 4)
-    for (; row + 4 <= p.rows; row += 4) tile<Scalar, width, 4, vectors, panels>(p, row, column, columns);
-  for (; row + 2 <= p.rows; row += 2) tile<Scalar, width, 2, vectors, panels>(p, row, column, columns);
-  for (; row < p.rows; ++row) tile<Scalar, width, 1, vectors, panels>(p, row, column, columns);
+    for (; row + 4 <= p.rows; row += 4) tile<Scalar, width, 4, vectors, panels, strided>(p, row, column, columns);
+  for (; row + 2 <= p.rows; row += 2) tile<Scalar, width, 2, vectors, panels, strided>(p, row, column, columns);
+  for (; row < p.rows; ++row) tile<Scalar, width, 1, vectors, panels, strided>(p, row, column, columns);
 }
 
 // The columns behind the last whole panel, in the narrowest tile that holds them.
-template <typename Scalar>
+template <typename Scalar, bool strided>
 void last_panel(const Product<Scalar>& p, Index column) {
   constexpr int width = vector_width<Scalar>;
   const Index columns = p.columns - column;
-  if (columns * 2 <= width) return rows_of<Scalar, width / 2, 1, 1>(p, 0, column, columns);
-  if (columns <= width) return rows_of<Scalar, width, 1, 1>(p, 0, column, columns);
+  if (columns * 2 <= width) return rows_of<Scalar, width / 2, 1, 1, strided>(p, 0, column, columns);
+  if (columns <= width) return rows_of<Scalar, width, 1, 1, strided>(p, 0, column, columns);
   if constexpr (panel_vectors > 2)
-    if (columns > 2 * width) return rows_of<Scalar, width, 3, 1>(p, 0, column, columns);
-  rows_of<Scalar, width, 2, 1>(p, 0, column, columns);
+    if (columns > 2 * width) return rows_of<Scalar, width, 3, 1, strided>(p, 0, column, columns);
+  rows_of<Scalar, width, 2, 1, strided>(p, 0, column, columns);
 }
 
-template <typename Scalar>
-void product(const Product<Scalar>& p) {
+template <typename Scalar, bool strided>
+void product_of(const Product<Scalar>& p) {
   constexpr int width = vector_width<Scalar>;
   constexpr Index panel = width * panel_vectors;
   Index column = 0;
@@ -128,19 +195,73 @@ void product(const Product<Scalar>& p) {
   if (p.rows <= 2) {
     for (; column + 4 * panel <= p.columns; column += 4 * panel) {
       if (p.rows == 2) {
-        tile<Scalar, width, 2, panel_vectors, 2>(p, 0, column, 2 * panel);
-        tile<Scalar, width, 2, panel_vectors, 2>(p, 0, column + 2 * panel, 2 * panel);
+        tile<Scalar, width, 2, panel_vectors, 2, strided>(p, 0, column, 2 * panel);
+        tile<Scalar, width, 2, panel_vectors, 2, strided>(p, 0, column + 2 * panel, 2 * panel);
       } else {
-        tile<Scalar, width, 1, panel_vectors, 4>(p, 0, column, 4 * panel);
+        tile<Scalar, width, 1, panel_vectors, 4, strided>(p, 0, column, 4 * panel);
       }
     }
+    for (; column + panel < p.columns; column += 2 * panel)
+      rows_of<Scalar, width, panel_vectors, 2, strided>(p, 0, column,
+                                                        p.columns - column < 2 * panel ? p.columns - column : 2 * panel);
   }
-  for (; column + panel <= p.columns; column += panel) rows_of<Scalar, width, panel_vectors, 1>(p, 0, column, panel);
-  if (column < p.columns) last_panel(p, column);
+  for (; column + panel <= p.columns; column += panel)
+    rows_of<Scalar, width, panel_vectors, 1, strided>(p, 0, column, panel);
+  if (column < p.columns) last_panel<Scalar, strided>(p, column);
+}
+
+template <typename Scalar>
+void product(const Product<Scalar>& p) {
+  p.a.offsets == nullptr ? product_of<Scalar, true>(p) : product_of<Scalar, false>(p);
+}
+
+// The scan of states no wider than a vector, with B in registers: no product to enter, no state to wait for in memory.
+// Which states come here depends on their size alone, so that splitting lanes over threads changes no bit.
+template <typename Scalar, int width, int lanes>
+inline __attribute__((always_inline)) void scan_in_registers(const Scan<Scalar>& s, Index lane) {
+  using Vector = typename VectorOf<Scalar, width>::type;
+  Vector b[width] = {};
+  for (Index k = 0; k < width; ++k)
+    if (k < s.size) b[k] = load<Vector>(s.b + k * s.b_depth);
+  Vector state[lanes];
+  Scalar* at[lanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < lanes; ++i) {
+    at[i] = s.s[lane + i];
+    state[i] = s.size == width ? load<Vector>(at[i]) : load_partial<Vector>(at[i], s.size);
+  }
+  for (Index j = 0; j < s.steps; ++j) {
+#pragma GCC unroll 4
+    for (int i = 0; i < lanes; ++i) {
+      at[i] += s.step;
+      Vector even = s.size == width ? load<Vector>(at[i]) : load_partial<Vector>(at[i], s.size);
+      Vector odd = {};
+#pragma GCC unroll 8
+      for (int k = 0; k < width; k += 2) {
+        even += b[k] * state[i][k];
+        odd += b[k + 1] * state[i][k + 1];
+      }
+      state[i] = even + odd;
+      if (s.size == width)
+        __builtin_memcpy(at[i], &state[i], sizeof(Vector));
+      else
+        store_partial(at[i], state[i], s.size);
+    }
+  }
+}
+
+template <typename Scalar, int width>
+void scan_small(const Scan<Scalar>& s) {
+  Index lane = 0;
+  for (; lane + 4 <= s.lanes; lane += 4) scan_in_registers<Scalar, width, 4>(s, lane);
+  for (; lane < s.lanes; ++lane) scan_in_registers<Scalar, width, 1>(s, lane);
 }
 
 template <typename Scalar>
 void scan(const Scan<Scalar>& s) {
+  constexpr int narrow = vector_width<Scalar> / 2 > 1 ? vector_width<Scalar> / 2 : 2;
+  if (s.size <= narrow) return scan_small<Scalar, narrow>(s);
+  if (vector_width<Scalar> <= 8 && s.size <= vector_width<Scalar>) return scan_small<Scalar, vector_width<Scalar>>(s);
   Product<Scalar> p;
   p.rows = s.lanes;
   p.depth = p.columns = s.size;

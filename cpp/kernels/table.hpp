@@ -28,8 +28,7 @@ struct Rows {
 // panel p starts at b + p * b_panel + k * b_depth, and whole panels are read, also behind the last column. `init`
 // may be null (zero) or C itself; C must not overlap A or B otherwise.
 //
-// Each element is one sum in the order of k, whatever the number of rows: splitting the rows over threads or
-// calls changes no bit.
+// Splitting the rows of a product at multiples of 8 over threads or calls changes no bit.
 template <typename Scalar>
 struct Product {
   Index rows = 0, depth = 0, columns = 0;

@@ -33,6 +33,8 @@ class _Problem:
         splits: int,
         piece: int,
         memory_limit: float,
+        bias: bool,
+        input_gradient: bool,
     ) -> None: ...
     def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
     def flat(

@@ -106,6 +106,8 @@ class Dataset:
             weights=self.weights,
             lengths=self.lengths,
             weight_sum=self._weight_sum(),
+            bias="b_h" in self.terms,
+            input_gradient="x" in self.wrt,
             **(_FREE | schedule),
         )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _validate
 from .dataset import Dataset, checked
+from .params import Params
 from .trajectories import outputs
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from . import _core
     from ._validate import FloatArray
-    from .params import Gradients, Params
+    from .params import Gradients
 
     CallableLoss = Callable[[NDArray[Any], Any], tuple[float, ArrayLike]]
     Loss = Literal["mse", "squared_error", "cross_entropy"] | CallableLoss

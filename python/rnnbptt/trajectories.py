@@ -208,6 +208,8 @@ def state_gradients(
         entering = d_o @ params.W_qh
     if not batched:
         entering = entering[:, 0]
+    if out is not None:
+        out = _validate.out("out", out, params.dtype, entering.shape, [d_o, params.W_qh, params.W_hh])
     if method == "closed_form":
         _validate.num_threads(num_threads)
         return _closed_form(params.W_hh, entering, out)

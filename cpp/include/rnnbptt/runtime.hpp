@@ -29,9 +29,12 @@ class Run {
 
   const int threads;
 
-  // To be called every few milliseconds at most; throws Interrupted. `worker` 0 is the calling thread.
-  void checkpoint(int worker) {
-    if (worker == 0 && poll_) {
+  // To be called before each piece of `work` multiply-adds; throws Interrupted. `worker` 0 is the calling thread, the
+  // only one that looks at the clock, and that only when enough work has passed to make it worth while.
+  void checkpoint(int worker, double work) {
+    constexpr double between_looks = 2e5;
+    if (worker == 0 && (pending_ += work) >= between_looks && poll_) {
+      pending_ = 0;
       const auto now = std::chrono::steady_clock::now();
       if (now - last_ >= std::chrono::milliseconds(20)) {
         last_ = now;
@@ -46,7 +49,8 @@ class Run {
  private:
   std::function<bool()> poll_;
   std::atomic<bool> stop_{false};
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  double pending_ = 0;
+  std::chrono::steady_clock::time_point last_{};
 };
 
 // The number of threads of a call that names none: CPUs this process may use, RNNBPTT_NUM_THREADS, or what was set.
