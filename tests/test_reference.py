@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference_problems import LOSSES, OTHER_FORMS, Array, Case, assert_same, draw
+from problems import LOSSES, OTHER_FORMS, Array, Case, assert_same, draw
 from rnnbptt import reference
 from rnnbptt.params import Gradients, Params
 from rnnbptt.reference import closed_form

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reference_problems import LOSSES, OTHER_FORMS, Array, assert_same, draw
+from problems import LOSSES, OTHER_FORMS, Array, assert_same, draw
 from rnnbptt import reference
 from rnnbptt.params import Params
 from rnnbptt.reference.gradients import Method

@@ -25,6 +25,9 @@ FINITE_DIFFERENCES = 1e-8
 TIMES_SEQUENTIAL = 64
 """How many times the sequential recursion's own error a gradient may be off."""
 
+TIMES_REFERENCE_MEDIAN = 1.5
+"""What gradients of random problems may be off in the median, as a multiple of the recursion's own error."""
+
 MARGINAL_RADIUS = 0.99
 """Spectral radius above which rounding errors add up over time instead of dying out."""
 
@@ -52,3 +55,11 @@ def relative_error(actual: ArrayLike, expected: ArrayLike) -> float:
     error = np.sqrt(np.sum((a - b) ** 2))
     size = np.sqrt(np.sum(b**2))
     return 0.0 if error == 0 else float(error / size) if size > 0 else math.inf
+
+
+def sequential_bound(dtype: DTypeLike, own_error: float) -> float:
+    """Return what a gradient may be off, given the sequential recursion's own error.
+
+    64 times as much; an own error below one rounding, which is luck, counts as one.
+    """
+    return TIMES_SEQUENTIAL * max(own_error, float(np.finfo(np.dtype(dtype)).eps))

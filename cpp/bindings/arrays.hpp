@@ -1,4 +1,5 @@
-// From NumPy arrays to views. Python has checked every argument; here it is only made sure that a view fits its array.
+// From NumPy arrays to views. Python has checked every argument; here it is only made sure that a view fits
+// its array.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -18,19 +19,24 @@ namespace py = pybind11;
   throw py::value_error(std::string(name) + " does not fit the problem (internal check)");
 }
 
+// Whether an object is an array of native, aligned scalars; with `contiguous`, in C order too. This runs some ten times
+// in each call, so it asks NumPy's structures rather than NumPy.
 template <typename Scalar>
-const py::array& checked(const py::handle& object, const char* name, py::ssize_t ndim) {
-  if (!py::isinstance<py::array_t<Scalar>>(object)) misfit(name);
+bool is_array_of(const py::handle& object, bool contiguous) {
+  if (!py::isinstance<py::array>(object)) return false;
   const auto& array = *reinterpret_cast<const py::array*>(&object);
-  if (array.ndim() != ndim) misfit(name);
-  return array;
+  int needed = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if (contiguous) needed |= py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
+  const auto* type = py::detail::array_descriptor_proxy(py::detail::array_proxy(array.ptr())->descr);
+  return (array.flags() & needed) == needed && type->type_num == py::detail::npy_format_descriptor<Scalar>::value &&
+         (type->byteorder == '=' || type->byteorder == '|');
 }
 
 // Contiguous data of exactly `size` scalars; null for None.
 template <typename Scalar>
 const Scalar* input(const py::handle& object, const char* name, Index size) {
   if (object.is_none()) return nullptr;
-  if (!py::isinstance<py::array_t<Scalar, py::array::c_style>>(object)) misfit(name);
+  if (!is_array_of<Scalar>(object, true)) misfit(name);
   const auto& array = *reinterpret_cast<const py::array*>(&object);
   if (array.size() != size) misfit(name);
   return static_cast<const Scalar*>(array.data());
@@ -38,11 +44,9 @@ const Scalar* input(const py::handle& object, const char* name, Index size) {
 
 template <typename Scalar>
 Scalar* output(const py::handle& object, const char* name, Index size) {
-  if (object.is_none()) return nullptr;
-  if (!py::isinstance<py::array_t<Scalar, py::array::c_style>>(object)) misfit(name);
-  auto array = py::reinterpret_borrow<py::array>(object);
-  if (array.size() != size) misfit(name);
-  return static_cast<Scalar*>(array.mutable_data());
+  const auto* data = input<Scalar>(object, name, size);
+  if (data != nullptr && !reinterpret_cast<const py::array*>(&object)->writeable()) misfit(name);
+  return const_cast<Scalar*>(data);
 }
 
 // A time-major (T, B, size) array, or (T, B) where size is 1, whose last axis is contiguous; null for None.
@@ -50,7 +54,9 @@ template <typename Scalar>
 SequenceView<const Scalar> sequence(const py::handle& object, const char* name, Index T, Index B, Index size,
                                     py::ssize_t ndim) {
   if (object.is_none()) return {};
-  const py::array& array = checked<Scalar>(object, name, ndim);
+  if (!is_array_of<Scalar>(object, false)) misfit(name);
+  const auto& array = *reinterpret_cast<const py::array*>(&object);
+  if (array.ndim() != ndim) misfit(name);
   constexpr auto item = static_cast<py::ssize_t>(sizeof(Scalar));
   if (array.shape(0) != T || array.shape(1) != B || (ndim == 3 && array.shape(2) != size)) misfit(name);
   if (ndim == 3 && size > 1 && array.strides(2) != item) misfit(name);
@@ -59,7 +65,8 @@ SequenceView<const Scalar> sequence(const py::handle& object, const char* name, 
 }
 
 template <typename Scalar>
-SequenceView<Scalar> output_sequence(const py::handle& object, const char* name, Index T, Index B, Index size) {
+SequenceView<Scalar> output_sequence(const py::handle& object, const char* name, Index T, Index B,
+                                     Index size) {
   const auto view = sequence<Scalar>(object, name, T, B, size, 3);
   if (view && !py::reinterpret_borrow<py::array>(object).writeable()) misfit(name);
   return {const_cast<Scalar*>(view.data), view.step, view.sequence};
@@ -74,24 +81,15 @@ Params<const Scalar> params(const py::tuple& arrays, const Shape& s) {
           input<Scalar>(arrays[4], "b_q", s.q),        input<Scalar>(arrays[5], "W_qx", s.q * s.d)};
 }
 
-// Calls work(run) without the GIL. Ctrl-C is looked for on the calling thread; C++ errors become Python's.
+// Calls work(run) without the GIL. Ctrl-C is looked for on the calling thread.
 template <typename Work>
 void without_gil(int threads, const Work& work) {
-  try {
-    const py::gil_scoped_release release;
-    Run run(threads > 0 ? threads : default_threads(), [] {
-      const py::gil_scoped_acquire acquire;
-      return PyErr_CheckSignals() != 0;
-    });
-    work(run);
-  } catch (const Interrupted&) {
-    throw py::error_already_set();
-  } catch (const OutOfMemory& error) {
-    char text[96];
-    std::snprintf(text, sizeof text, "cannot allocate %.0f bytes of workspace", error.bytes);
-    PyErr_SetString(PyExc_MemoryError, text);
-    throw py::error_already_set();
-  }
+  const py::gil_scoped_release release;
+  Run run(threads > 0 ? threads : default_threads(), [] {
+    const py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  });
+  work(run);
 }
 
 }  // namespace rnnbptt::bindings

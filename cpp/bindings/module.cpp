@@ -1,6 +1,7 @@
 // The extension module rnnbptt._core.
 #include "bindings/module.hpp"
 
+#include <cstdio>
 #include <stdexcept>
 
 #include "kernels/table.hpp"
@@ -14,13 +15,25 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   } catch (const std::runtime_error& error) {
     throw py::import_error(error.what());
   }
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const rnnbptt::Interrupted&) {
+      // The signal's handler has set the exception that Python is to see.
+    } catch (const rnnbptt::OutOfMemory& error) {
+      char text[80];
+      std::snprintf(text, sizeof text, "cannot work in less than %.0f bytes of memory", error.bytes);
+      PyErr_SetString(PyExc_MemoryError, text);
+    }
+  });
   rnnbptt::bindings::register_problem(module);
   rnnbptt::bindings::register_trajectories(module);
   module.def("get_num_threads", &rnnbptt::default_threads);
   module.def("set_num_threads", &rnnbptt::set_default_threads, py::arg("threads"));
   module.def("build", [] {
     py::list isas;
-    for (const char* const* name = rnnbptt::kernels::supported_isas(); *name != nullptr; ++name) isas.append(*name);
+    for (const char* const* name = rnnbptt::kernels::supported_isas(); *name != nullptr; ++name)
+      isas.append(*name);
     py::dict info;
     info["compiler"] = RNNBPTT_COMPILER;
     info["flags"] = RNNBPTT_FLAGS;

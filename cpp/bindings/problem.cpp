@@ -1,4 +1,5 @@
-// _core.Problem32 and _core.Problem64: a data set that is kept, with the memory its gradients are computed in.
+// _core.Problem32 and _core.Problem64: a data set that is kept, with the memory its gradients are computed
+// in.
 #include <mutex>
 #include <utility>
 
@@ -21,9 +22,10 @@ Loss loss_of(const std::string& name) {
 template <typename Scalar>
 class BoundProblem {
  public:
-  BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss, py::object x,
-               py::object y, py::object h0, py::object weights, py::object lengths, double weight_sum, int levels,
-               Index window, Index splits, Index piece, double memory_limit, bool bias, bool input_gradient)
+  BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
+               py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
+               double weight_sum, int levels, Index window, Index splits, Index piece, double memory_limit,
+               bool bias, bool input_gradient)
       : kept_{x, y, h0, weights, lengths} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
@@ -45,32 +47,34 @@ class BoundProblem {
     const Shape& s = problem_.shape;
     if (gradients.size() != 8) misfit("gradients");
     Gradients<Scalar> to;
-    to.params = {output<Scalar>(gradients[0], "d_W_hx", s.h * s.d), output<Scalar>(gradients[1], "d_W_hh", s.h * s.h),
-                 output<Scalar>(gradients[2], "d_W_qh", s.q * s.h), output<Scalar>(gradients[3], "d_b_h", s.h),
-                 output<Scalar>(gradients[4], "d_b_q", s.q),        output<Scalar>(gradients[5], "d_W_qx", s.q * s.d)};
+    to.params = {
+        output<Scalar>(gradients[0], "d_W_hx", s.h * s.d), output<Scalar>(gradients[1], "d_W_hh", s.h * s.h),
+        output<Scalar>(gradients[2], "d_W_qh", s.q * s.h), output<Scalar>(gradients[3], "d_b_h", s.h),
+        output<Scalar>(gradients[4], "d_b_q", s.q),        output<Scalar>(gradients[5], "d_W_qx", s.q * s.d)};
     to.h0 = output<Scalar>(gradients[6], "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(gradients[7], "d_x", s.T, s.B, s.d);
     return compute(params<Scalar>(weights, s), to, threads);
   }
 
-  // The same for one vector of all parameters; `optional` tells which of b_h, b_q and W_qx it holds. Returns None
-  // when theta is not a contiguous vector of the right type and size: Python then says what is wrong.
+  // The same for one vector of all parameters; `optional` tells which of b_h, b_q and W_qx it holds. Returns
+  // None when theta is not a contiguous vector of the right type and size: Python then says what is wrong.
   py::object flat(const py::object& theta, std::tuple<bool, bool, bool> optional, int threads) {
     const Shape& s = problem_.shape;
     const auto [b_h, b_q, W_qx] = optional;
-    const Index sizes[6] = {s.h * s.d, s.h * s.h, s.q * s.h, b_h ? s.h : 0, b_q ? s.q : 0, W_qx ? s.q * s.d : 0};
+    const Index sizes[6] = {s.h * s.d,     s.h * s.h,     s.q * s.h,
+                            b_h ? s.h : 0, b_q ? s.q : 0, W_qx ? s.q * s.d : 0};
     Index size = 0;
     for (const Index part : sizes) size += part;
-    if (!py::isinstance<py::array_t<Scalar, py::array::c_style>>(theta)) return py::none();
+    if (!is_array_of<Scalar>(theta, true)) return py::none();
     const auto array = py::reinterpret_borrow<py::array>(theta);
-    constexpr auto flags = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    if (array.ndim() != 1 || array.size() != size || (array.flags() & flags) == 0) return py::none();
+    if (array.ndim() != 1 || array.size() != size) return py::none();
     py::array_t<Scalar> result(size);
     const auto* at = static_cast<const Scalar*>(array.data());
     Scalar* to = result.mutable_data();
     Params<const Scalar> weights;
     Gradients<Scalar> gradients;
-    const Scalar** inputs[6] = {&weights.W_hx, &weights.W_hh, &weights.W_qh, &weights.b_h, &weights.b_q, &weights.W_qx};
+    const Scalar** inputs[6] = {&weights.W_hx, &weights.W_hh, &weights.W_qh,
+                                &weights.b_h,  &weights.b_q,  &weights.W_qx};
     Scalar** outputs[6] = {&gradients.params.W_hx, &gradients.params.W_hh, &gradients.params.W_qh,
                            &gradients.params.b_h,  &gradients.params.b_q,  &gradients.params.W_qx};
     for (int i = 0; i < 6; ++i) {
@@ -124,11 +128,13 @@ template <typename Scalar>
 void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
-      .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object, py::object,
-                    py::object, py::object, py::object, double, int, Index, Index, Index, double, bool, bool>(),
+      .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
+                    py::object, py::object, py::object, py::object, double, int, Index, Index, Index, double,
+                    bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
-           py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"), py::arg("window"),
-           py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
+           py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
+           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
+           py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);

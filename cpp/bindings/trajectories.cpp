@@ -19,12 +19,13 @@ void bound_forward(const std::tuple<Index, Index, Index, Index, Index>& sizes, c
   const auto states = output_sequence<Scalar>(hidden, "hidden", s.T, s.B, s.h);
   const auto outputs = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
   BorrowedWorkspace workspace;
-  without_gil(threads, [&](Run& run) { forward(run, workspace.get(), s, model, from, start, states, outputs); });
+  without_gil(threads,
+              [&](Run& run) { forward(run, workspace.get(), s, model, from, start, states, outputs); });
 }
 
 template <typename Scalar>
-void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::object& W, const py::object& s0,
-                       bool reverse, bool transpose, const py::object& s, int threads) {
+void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::object& W,
+                       const py::object& s0, bool reverse, bool transpose, const py::object& s, int threads) {
   const auto [T, B, h] = sizes;
   const auto* matrix = input<Scalar>(W, "W", h * h);
   const auto* start = input<Scalar>(s0, "s0", B * h);
@@ -46,12 +47,12 @@ void bound_matrix_powers(Index h, Index n, const py::object& W, const py::object
 
 template <typename Scalar>
 void register_as(py::module_& module, const std::string& bits) {
-  module.def(("forward" + bits).c_str(), &bound_forward<Scalar>, py::arg("shape"), py::arg("params"), py::arg("x"),
-             py::arg("h0"), py::arg("hidden"), py::arg("o"), py::arg("threads"));
-  module.def(("linear_scan" + bits).c_str(), &bound_linear_scan<Scalar>, py::arg("shape"), py::arg("W"), py::arg("s0"),
-             py::arg("reverse"), py::arg("transpose"), py::arg("s"), py::arg("threads"));
-  module.def(("matrix_powers" + bits).c_str(), &bound_matrix_powers<Scalar>, py::arg("h"), py::arg("n"), py::arg("W"),
-             py::arg("powers"), py::arg("threads"));
+  module.def(("forward" + bits).c_str(), &bound_forward<Scalar>, py::arg("shape"), py::arg("params"),
+             py::arg("x"), py::arg("h0"), py::arg("hidden"), py::arg("o"), py::arg("threads"));
+  module.def(("linear_scan" + bits).c_str(), &bound_linear_scan<Scalar>, py::arg("shape"), py::arg("W"),
+             py::arg("s0"), py::arg("reverse"), py::arg("transpose"), py::arg("s"), py::arg("threads"));
+  module.def(("matrix_powers" + bits).c_str(), &bound_matrix_powers<Scalar>, py::arg("h"), py::arg("n"),
+             py::arg("W"), py::arg("powers"), py::arg("threads"));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Workspaces that outlive a call, so that a loop of calls does not ask the system for the same memory again and again.
+// Workspaces that outlive a call, so that a loop of calls does not ask the system for the same memory again
+// and again.
 #pragma once
 
 #include <memory>

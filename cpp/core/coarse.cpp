@@ -27,8 +27,8 @@ void store(Index n, const double* from, Scalar* to) {
 }  // namespace
 
 template <typename Scalar>
-Coarsening<Scalar>::Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-                               int levels, bool input_gradient)
+Coarsening<Scalar>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
+                               const Params<const Scalar>& params, int levels, bool input_gradient)
     : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
   model_.h = shape.h;
   if (levels > 0) build_lifted(run, params, levels, input_gradient);
@@ -38,8 +38,8 @@ Coarsening<Scalar>::Coarsening(Run& run, Workspace& workspace, const Shape& shap
 template <typename Scalar>
 void Coarsening<Scalar>::build_plain(const Params<const Scalar>& params, bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
-  const MatrixView<const Scalar> W_hx{params.W_hx, h, d, d}, W_hh{params.W_hh, h, h, h}, W_qh{params.W_qh, q, h, h},
-      W_qx{params.W_qx, q, d, d};
+  const MatrixView<const Scalar> W_hx{params.W_hx, h, d, d}, W_hh{params.W_hh, h, h, h},
+      W_qh{params.W_qh, q, h, h}, W_qx{params.W_qx, q, d, d};
   model_.L = 1;
   model_.inputs = d;
   model_.outputs = q;
@@ -60,7 +60,8 @@ void Coarsening<Scalar>::build_plain(const Params<const Scalar>& params, bool in
 }
 
 template <typename Scalar>
-void Coarsening<Scalar>::build_lifted(Run& run, const Params<const Scalar>& params, int levels, bool input_gradient) {
+void Coarsening<Scalar>::build_lifted(Run& run, const Params<const Scalar>& params, int levels,
+                                      bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const Index inputs = d + (bias_ ? 1 : 0);
   constexpr bool is_double = sizeof(Scalar) == sizeof(double);
@@ -157,7 +158,8 @@ CoarseGradients<Scalar> Coarsening<Scalar>::sums(const Params<Scalar>& wanted, S
     return want ? start : nullptr;
   };
   // Through the powers of a lift every sum reaches W_hh.
-  const bool all = model_.lifted && (wanted.W_hx || wanted.W_hh || wanted.W_qh || wanted.b_h || wanted.b_q || wanted.W_qx);
+  const bool all =
+      model_.lifted && (wanted.W_hx || wanted.W_hh || wanted.W_qh || wanted.b_h || wanted.b_q || wanted.W_qx);
   result.A = part(all || wanted.W_hh, model_.h * model_.h);
   result.Ctrl_T = part(all || wanted.W_hx, model_.inputs * model_.h);
   result.Obs = part(all || wanted.W_qh, model_.outputs * model_.h);
@@ -168,7 +170,8 @@ CoarseGradients<Scalar> Coarsening<Scalar>::sums(const Params<Scalar>& wanted, S
 }
 
 template <typename Scalar>
-void Coarsening<Scalar>::collect(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients) {
+void Coarsening<Scalar>::collect(Run& run, const CoarseGradients<Scalar>& sums,
+                                 const Params<Scalar>& gradients) {
   if (model_.lifted) return collect_lifted(run, sums, gradients);
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const auto copy = [](Index n, const Scalar* from, Scalar* to) {
@@ -185,7 +188,8 @@ void Coarsening<Scalar>::collect(Run& run, const CoarseGradients<Scalar>& sums, 
 }
 
 template <typename Scalar>
-void Coarsening<Scalar>::collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients) {
+void Coarsening<Scalar>::collect_lifted(Run& run, const CoarseGradients<Scalar>& sums,
+                                        const Params<Scalar>& gradients) {
   if (sums.A == nullptr) return;
   const Index d = shape_.d, h = shape_.h, q = shape_.q, L = lift_.steps, inputs = lift_.inputs;
   LiftGradients blocks{workspace_.take<double>(h * h), workspace_.take<double>(L * inputs * h),

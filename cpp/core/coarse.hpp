@@ -16,12 +16,12 @@ struct CoarseModel {
   bool direct = false;
 
   // Right factors of the products with rows of states, inputs and output gradients.
-  Packed<Scalar> A_T, A;               // plain recurrence, forward and backward
-  Packed<double> A_T_wide, A_wide;     // the same in float64, for the lift of a float32 model
-  MatrixView<const Scalar> A_plain;    // where A lies: of a plain model,
-  MatrixView<const double> A_lifted;   // and of a lifted one
+  Packed<Scalar> A_T, A;              // plain recurrence, forward and backward
+  Packed<double> A_T_wide, A_wide;    // the same in float64, for the lift of a float32 model
+  MatrixView<const Scalar> A_plain;   // where A lies: of a plain model,
+  MatrixView<const double> A_lifted;  // and of a lifted one
   Packed<Scalar> Ctrl_T, Obs_T, Obs, Direct_T;
-  Packed<Scalar> Ctrl, Direct;         // for gradients with respect to inputs only
+  Packed<Scalar> Ctrl, Direct;  // for gradients with respect to inputs only
   const Scalar* bias_s = nullptr;
   const Scalar* bias_o = nullptr;
 };
@@ -41,12 +41,13 @@ struct CoarseGradients {
 template <typename Scalar>
 class Coarsening {
  public:
-  Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params, int levels,
-             bool input_gradient);
+  Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
+             int levels, bool input_gradient);
 
   const CoarseModel<Scalar>& model() const { return model_; }
 
-  // One set of sums for the parameters that `wanted` asks for takes sums_size() scalars and biases_size() doubles.
+  // One set of sums for the parameters that `wanted` asks for takes sums_size() scalars and biases_size()
+  // doubles.
   Index sums_size() const;
   Index biases_size() const { return (model_.h + model_.outputs + 7) / 8 * 8; }
   CoarseGradients<Scalar> sums(const Params<Scalar>& wanted, Scalar* memory, double* biases) const;

@@ -8,19 +8,20 @@
 namespace rnnbptt {
 namespace {
 
-// Runs visit(count, t, b, along_time) over runs of steps that one product can take: along time or along the batch,
-// whichever is longer.
+// Runs visit(count, t, b, along_time) over runs of steps that one product can take: along time or along the
+// batch, whichever is longer.
 template <typename Visit>
 void for_runs(Run& run, const Shape& shape, Index work_per_row, const Visit& visit) {
   constexpr Index most = 256;
   const bool along_time = shape.T >= shape.B;
   const Index inner = along_time ? shape.T : shape.B, outer = along_time ? shape.B : shape.T;
   const Index pieces = (inner + most - 1) / most;
-  parallel(run, outer * pieces, static_cast<double>(std::min(most, inner) * work_per_row), [&](Index task, int) {
-    const Index i = task / pieces, from = task % pieces * most;
-    const Index count = std::min(most, inner - from);
-    along_time ? visit(count, from, i, true) : visit(count, i, from, false);
-  });
+  parallel(run, outer * pieces, static_cast<double>(std::min(most, inner) * work_per_row),
+           [&](Index task, int) {
+             const Index i = task / pieces, from = task % pieces * most;
+             const Index count = std::min(most, inner - from);
+             along_time ? visit(count, from, i, true) : visit(count, i, from, false);
+           });
 }
 
 template <typename Scalar>
@@ -32,12 +33,14 @@ kernels::Rows<Scalar*> rows_of(SequenceView<Scalar> view, Index t, Index b, bool
 
 template <typename Scalar>
 void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden, SequenceView<Scalar> o) {
+             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
+             SequenceView<Scalar> o) {
   workspace.reset();
   const Index d = shape.d, h = shape.h, q = shape.q;
   const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h, d, d}.transposed());
   for_runs(run, shape, d * h, [&](Index count, Index t, Index b, bool along_time) {
-    multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0}, rows_of(hidden, t, b, along_time));
+    multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0},
+                     rows_of(hidden, t, b, along_time));
   });
   linear_scan(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden);
   const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, q, h, h}.transposed());
@@ -71,7 +74,8 @@ void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, cons
   }
   problem.starts = s0;
   problem.lanes.reserve(static_cast<std::size_t>(B));
-  for (Index b = 0; b < B; ++b) problem.lanes.push_back({b * s.sequence + (reverse ? (T - 1) * s.step : 0), T});
+  for (Index b = 0; b < B; ++b)
+    problem.lanes.push_back({b * s.sequence + (reverse ? (T - 1) * s.step : 0), T});
   problem.piece = plan_piece(h, B, T);
   scan(run, workspace, problem);
 }

@@ -7,14 +7,15 @@
 
 namespace rnnbptt {
 
-// hidden_t = W_hx x_t + b_h + W_hh hidden_{t-1} and o_t = W_qh hidden_t + W_qx x_t + b_q for shape.T steps of shape.B
-// sequences; h0 is (B, h) or null.
+// hidden_t = W_hx x_t + b_h + W_hh hidden_{t-1} and o_t = W_qh hidden_t + W_qx x_t + b_q for shape.T steps of
+// shape.B sequences; h0 is (B, h) or null.
 template <typename Scalar>
 void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden, SequenceView<Scalar> o);
+             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
+             SequenceView<Scalar> o);
 
-// s_t = W s_{t-1} + s_t in place; with `transpose` by W^T, with `reverse` from the last step to the first. s0 is
-// (B, h) or null for zero.
+// s_t = W s_{t-1} + s_t in place; with `transpose` by W^T, with `reverse` from the last step to the first. s0
+// is (B, h) or null for zero.
 template <typename Scalar>
 void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W, const Scalar* s0,
                  bool reverse, bool transpose, SequenceView<Scalar> s);

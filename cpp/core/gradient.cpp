@@ -21,15 +21,22 @@ Index padded(Index n) {
   return size;
 }
 
-// One gradient. States and their gradients g are carried in `State`: the scalar type of the problem, or float64 for
-// the lift of a float32 model. Rows are those of rows.hpp.
+// One gradient. States and their gradients g are carried in `State`: the scalar type of the problem, or
+// float64 for the lift of a float32 model. Rows are those of rows.hpp.
 template <typename Scalar, typename State>
 class Sweep {
  public:
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
         const Schedule& schedule, Coarsening<Scalar>& coarsening)
-      : run_(run), workspace_(workspace), problem_(problem), gradients_(gradients), schedule_(schedule),
-        coarsening_(coarsening), model_(coarsening.model()), h_(problem.shape.h), B_(problem.shape.B) {}
+      : run_(run),
+        workspace_(workspace),
+        problem_(problem),
+        gradients_(gradients),
+        schedule_(schedule),
+        coarsening_(coarsening),
+        model_(coarsening.model()),
+        h_(problem.shape.h),
+        B_(problem.shape.B) {}
 
   double operator()(Taken& taken) {
     Index longest = 0;
@@ -62,6 +69,9 @@ class Sweep {
   }
 
  private:
+  // Rows of a block at most.
+  static constexpr Index most_block = 512;
+
   void allocate(Index windows, Index length, Index steps) {
     x_row_ = padded<Scalar>(model_.inputs);
     o_row_ = padded<Scalar>(model_.outputs);
@@ -95,6 +105,7 @@ class Sweep {
     biases_ = workspace_.take<double>(schedule_.splits * biases_size_);
     std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
     losses_ = workspace_.take<double>(schedule_.splits);
+    targets_ = workspace_.take<Scalar>(schedule_.splits * most_block * o_row_);
   }
 
   void load_window(Index w, Index length) {
@@ -102,7 +113,7 @@ class Sweep {
     loaded_ = w;
     window_ = make_window(problem_, model_.L, w * length, (w + 1) * length);
     const Index row_size = x_row_ + o_row_ + 2 * s_row_;
-    block_ = std::clamp<Index>((Index{1} << 15) / row_size, 1, 64) * 8;
+    block_ = std::clamp<Index>((Index{1} << 17) / row_size / 8 * 8, 32, most_block);
     split_rows_ = ((window_.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
   }
 
@@ -153,7 +164,9 @@ class Sweep {
     // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
     const Index shift = model_.lifted ? -1 : 0;
     std::fill(losses_, losses_ + schedule_.splits, 0.0);
-    for_blocks(model_.outputs * (2 * h_ + (model_.direct ? 2 * model_.inputs : 0) + h_), [&](Index first, Index to, Index split) {
+    for_blocks(model_.outputs * (2 * h_ + (model_.direct ? 2 * model_.inputs : 0) + h_), [&](Index first,
+                                                                                             Index to,
+                                                                                             Index split) {
       // Row 0 is a start state: it has no outputs, and nothing before it.
       const Index from = std::max<Index>(first, 1);
       if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
@@ -161,11 +174,15 @@ class Sweep {
       Scalar* o = d_ + from * o_row_;
       const Scalar* x = x_ + from * x_row_;
       const Scalar* s = s_ + (from + shift) * s_row_;
-      if (problem_.loss != Loss::given) {
+      if (problem_.loss == Loss::given) {
+        gather(window_, model_.L, problem_.y, problem_.shape.q, from, to, d_, o_row_);
+      } else {
         multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
-        if (model_.direct) multiply<Scalar>(to - from, {x, x_row_}, model_.Direct_T, {o, o_row_}, {o, o_row_});
+        if (model_.direct)
+          multiply<Scalar>(to - from, {x, x_row_}, model_.Direct_T, {o, o_row_}, {o, o_row_});
+        losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
+                                    targets_ + split * most_block * o_row_);
       }
-      losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_);
       multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
       const CoarseGradients<Scalar> set = sums_of(split);
       if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
@@ -206,7 +223,8 @@ class Sweep {
       const Index from = std::max<Index>(first, 1);
       const CoarseGradients<Scalar> set = sums_of(split);
       const Scalar* g = g_ + from * s_row_;
-      if (set.A != nullptr) add_outer(to - from, g, s_row_, h_, s_ + (from - 1) * s_row_, s_row_, h_, set.A, h_);
+      if (set.A != nullptr)
+        add_outer(to - from, g, s_row_, h_, s_ + (from - 1) * s_row_, s_row_, h_, set.A, h_);
       if (set.Ctrl_T != nullptr)
         add_outer(to - from, x_ + from * x_row_, x_row_, model_.inputs, g, s_row_, h_, set.Ctrl_T, h_);
       if (set.bias_s != nullptr) {
@@ -289,8 +307,10 @@ class Sweep {
       A = model_.A_lifted;
       scan_problem.packed = forward ? model_.A_T_wide : model_.A_wide;
     } else {
-      if constexpr (sizeof(State) == sizeof(double)) A = model_.lifted ? model_.A_lifted : model_.A_plain;
-      else A = model_.A_plain;
+      if constexpr (sizeof(State) == sizeof(double))
+        A = model_.lifted ? model_.A_lifted : model_.A_plain;
+      else
+        A = model_.A_plain;
       scan_problem.packed = forward ? model_.A_T : model_.A;
     }
     scan_problem.M = forward ? A.transposed() : A;
@@ -309,7 +329,8 @@ class Sweep {
   }
 
   CoarseGradients<Scalar> sums_of(Index split) const {
-    return coarsening_.sums(gradients_.params, set_memory_ + split * set_size_, biases_ + split * biases_size_);
+    return coarsening_.sums(gradients_.params, set_memory_ + split * set_size_,
+                            biases_ + split * biases_size_);
   }
 
   Run& run_;
@@ -326,22 +347,24 @@ class Sweep {
   Index block_ = 0, split_rows_ = 0;
   Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
   Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window
-  State* wide_ = nullptr;         // s or g in float64
-  State* lane_starts_ = nullptr;  // (segments, h)
-  State* carry_ = nullptr;        // (B, h): dL/ds at the start of the window, from all that follows
-  State* kept_ = nullptr;         // (windows, B, h): states at the starts of windows
+  State* wide_ = nullptr;                                                             // s or g in float64
+  State* lane_starts_ = nullptr;                                                      // (segments, h)
+  State* carry_ = nullptr;  // (B, h): dL/ds at the start of the window, from all that follows
+  State* kept_ = nullptr;   // (windows, B, h): states at the starts of windows
   Index set_size_ = 0;
   Scalar* set_memory_ = nullptr;
   Index biases_size_ = 0;
   double* biases_ = nullptr;
   double* losses_ = nullptr;
+  Scalar* targets_ = nullptr;  // (splits, most_block) rows
 };
 
 }  // namespace
 
 template <typename Scalar>
-double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
-                const Gradients<Scalar>& gradients, const Schedule& schedule, Taken* taken) {
+double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,
+                Taken* taken) {
   workspace.reset();
   Taken report;
   Coarsening<Scalar> coarsening(run, workspace, problem.shape, params, schedule.levels,

@@ -8,13 +8,14 @@ namespace rnnbptt {
 
 // What a gradient was computed with.
 struct Taken {
-  Index L = 1;        // time steps in one coarse step
+  Index L = 1;  // time steps in one coarse step
   Index windows = 1;
 };
 
 // Fills `gradients`, all of whose non-null members are overwritten, and returns the loss (0 for Loss::given).
 template <typename Scalar>
-double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
-                const Gradients<Scalar>& gradients, const Schedule& schedule, Taken* taken);
+double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,
+                Taken* taken);
 
 }  // namespace rnnbptt

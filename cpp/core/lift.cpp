@@ -16,7 +16,8 @@ const double* transpose(Workspace& workspace, Index rows, Index columns, const d
 
 Lift lift(Run& run, Workspace& workspace, Index h, Index inputs, Index q, int levels, const double* W,
           const double* B_columns, const double* C, bool exact) {
-  Lift result{h, inputs, q, 1, repeated_squares(run, workspace, h, W, levels, exact), {}, nullptr, nullptr, nullptr, C};
+  Lift result{h,  inputs,  q,       1,       repeated_squares(run, workspace, h, W, levels, exact),
+              {}, nullptr, nullptr, nullptr, C};
   const auto doublings = result.powers.size() - 1;
   auto* by_lag = workspace.take<double>((Index{1} << doublings) * inputs * h);
   auto* by_step = workspace.take<double>((Index{1} << doublings) * q * h);
@@ -29,7 +30,8 @@ Lift lift(Run& run, Workspace& workspace, Index h, Index inputs, Index q, int le
     result.transposed.push_back(P_T);
     const Index k = result.steps;
     // Rows of by_lag are columns of W^k B: the product with P from the left is one with P^T from the right.
-    multiply_wide(run, workspace, {by_lag, k * inputs, h, h}, {P_T, h, h, h}, nullptr, by_lag + k * inputs * h);
+    multiply_wide(run, workspace, {by_lag, k * inputs, h, h}, {P_T, h, h, h}, nullptr,
+                  by_lag + k * inputs * h);
     multiply_wide(run, workspace, {by_step, k * q, h, h}, {P, h, h, h}, nullptr, by_step + k * q * h);
     result.steps *= 2;
   }
@@ -47,7 +49,8 @@ void pull_back(Run& run, Workspace& workspace, const Lift& lift, const LiftGradi
   const Index lags = lift.steps * inputs;
   // markov = C by_lag^T
   multiply_wide(run, workspace, {d.markov, q, lags, lags}, {lift.inputs_by_lag, lags, h, h}, nullptr, d_C);
-  multiply_wide(run, workspace, {d.markov, lags, q, 1, lags}, {lift.C, q, h, h}, d.inputs_by_lag, d.inputs_by_lag);
+  multiply_wide(run, workspace, {d.markov, lags, q, 1, lags}, {lift.C, q, h, h}, d.inputs_by_lag,
+                d.inputs_by_lag);
 
   double* d_P = d.power;  // gradient of P^2, then of P
   Index k = lift.steps;
@@ -64,8 +67,10 @@ void pull_back(Run& run, Workspace& workspace, const Lift& lift, const LiftGradi
     // high = low P (rows): d_P += low^T d_high.
     multiply_wide(run, workspace, {d_P, h, h, h}, {P_T, h, h, h}, nullptr, sum);
     multiply_wide(run, workspace, {P, h, h, 1, h}, {d_P, h, h, h}, sum, sum);
-    multiply_wide(run, workspace, {d_lag_high, h, k * inputs, 1, h}, {lift.inputs_by_lag, k * inputs, h, h}, sum, sum);
-    multiply_wide(run, workspace, {lift.outputs_by_step, h, k * q, 1, h}, {d_step_high, k * q, h, h}, sum, sum);
+    multiply_wide(run, workspace, {d_lag_high, h, k * inputs, 1, h}, {lift.inputs_by_lag, k * inputs, h, h},
+                  sum, sum);
+    multiply_wide(run, workspace, {lift.outputs_by_step, h, k * q, 1, h}, {d_step_high, k * q, h, h}, sum,
+                  sum);
     multiply_wide(run, workspace, {d_lag_high, k * inputs, h, h}, {P, h, h, h}, d_lag_low, d_lag_low);
     multiply_wide(run, workspace, {d_step_high, k * q, h, h}, {P_T, h, h, h}, d_step_low, d_step_low);
     d_P = sum;

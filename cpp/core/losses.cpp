@@ -21,8 +21,8 @@ double squared(Index n, Scalar* o, const Scalar* y, Scalar scale) {
   return sum;
 }
 
-// d_o <- scale * (softmax(o) - onehot(label)); returns -log softmax(o)[label]. What belongs to the label is computed
-// from the other classes: 1 - p would lose every digit of a confident answer.
+// d_o <- scale * (softmax(o) - onehot(label)); returns -log softmax(o)[label]. What belongs to the label is
+// computed from the other classes: 1 - p would lose every digit of a confident answer.
 template <typename Scalar>
 double cross_entropy(Index q, Scalar* o, Index label, double scale) {
   const auto reference = static_cast<double>(o[label]);
@@ -35,7 +35,8 @@ double cross_entropy(Index q, Scalar* o, Index label, double scale) {
   const double l = largest == 0 ? std::log1p(others) : std::log(own + others) + largest;
   for (Index i = 0; i < q; ++i)
     if (i != label)
-      o[i] = static_cast<Scalar>(scale * (std::exp(static_cast<double>(o[i]) - reference - largest) / (own + others)));
+      o[i] = static_cast<Scalar>(
+          scale * (std::exp(static_cast<double>(o[i]) - reference - largest) / (own + others)));
   o[label] = static_cast<Scalar>(-scale * (others / (own + others)));
   return l;
 }
@@ -43,52 +44,41 @@ double cross_entropy(Index q, Scalar* o, Index label, double scale) {
 }  // namespace
 
 template <typename Scalar>
-double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, Index from, Index to, Scalar* rows,
-                 Index row_stride) {
+double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, Index from, Index to,
+                 Scalar* rows, Index row_stride, Scalar* targets) {
   const Index q = problem.shape.q;
-  const double per_step = problem.loss == Loss::squared_error ? 0.5 : problem.loss == Loss::mse ? 1.0 / static_cast<double>(q) : 1.0;
+  const double per_step = problem.loss == Loss::squared_error ? 0.5
+                          : problem.loss == Loss::mse         ? 1.0 / static_cast<double>(q)
+                                                              : 1.0;
   const double share = per_step / problem.weight_sum;  // of l / per_step in L
-  const bool joined = problem.y && problem.y.step == q && !problem.weights && problem.loss != Loss::given;
+  // Targets of equal weight are laid out like the outputs, whatever their layout: one loop, and one order of sums.
+  const bool uniform = problem.y && !problem.weights;
+  if (uniform) gather(window, L, problem.y, q, from, to, targets - from * row_stride, row_stride);
   double total = 0;
 
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
-    Index j = j0;
-    if (joined && row_stride == L * q) {
-      // Rows lie as the targets do: all complete ones are one residual.
-      if (j == 0) {
-        std::fill(rows + segment.first_row * row_stride, rows + (segment.first_row + 1) * row_stride, Scalar{0});
-        ++j;
-      }
-      const Index end = std::min(j1, segment.length / L + 1);
-      if (j < end) {
-        total += share * squared((end - j) * row_stride, rows + (segment.first_row + j) * row_stride,
-                                 problem.y.at(segment.time + (j - 1) * L, segment.sequence),
-                                 static_cast<Scalar>(2 * share));
-        j = end;
-      }
-    }
-    for (; j < j1; ++j) {
+    for (Index j = j0; j < j1; ++j) {
       Scalar* row = rows + (segment.first_row + j) * row_stride;
       const Index steps = j == 0 ? 0 : steps_in(segment, j, L);
+      std::fill(row + steps * q, row + L * q, Scalar{0});
+      if (uniform) {
+        // Rows without gaps between them are taken together, as far as they are whole.
+        Index count = 1;
+        if (steps == L && row_stride == L * q) count = std::min(j1, segment.length / L + 1) - j;
+        const Scalar* y = targets + (segment.first_row + j - from) * row_stride;
+        total += share * squared(steps * q + (count - 1) * row_stride, row, y, static_cast<Scalar>(2 * share));
+        j += count - 1;
+        continue;
+      }
       const Index t = segment.time + (j - 1) * L;
       const Index b = segment.sequence;
-      std::fill(row + steps * q, row + L * q, Scalar{0});
-      if (problem.loss == Loss::given) {
-        for (Index i = 0; i < steps; ++i)
-          std::copy(problem.y.at(t + i, b), problem.y.at(t + i, b) + q, row + i * q);
-        continue;
-      }
-      if (joined && steps > 0) {
-        total += share * squared(steps * q, row, problem.y.at(t, b), static_cast<Scalar>(2 * share));
-        continue;
-      }
       for (Index i = 0; i < steps; ++i, row += q) {
         const double w = problem.weights ? static_cast<double>(*problem.weights.at(t + i, b)) : 1.0;
         if (w == 0) {
           std::fill(row, row + q, Scalar{0});
         } else if (problem.loss == Loss::cross_entropy) {
-          total += w * share *
-                   cross_entropy(q, row, static_cast<Index>(*problem.labels.at(t + i, b)), w * share);
+          total +=
+              w * share * cross_entropy(q, row, static_cast<Index>(*problem.labels.at(t + i, b)), w * share);
         } else {
           total += w * share * squared(q, row, problem.y.at(t + i, b), static_cast<Scalar>(2 * w * share));
         }
@@ -98,7 +88,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   return total;
 }
 
-template double loss_rows(const Problem<float>&, const Window&, Index, Index, Index, float*, Index);
-template double loss_rows(const Problem<double>&, const Window&, Index, Index, Index, double*, Index);
+template double loss_rows(const Problem<float>&, const Window&, Index, Index, Index, float*, Index, float*);
+template double loss_rows(const Problem<double>&, const Window&, Index, Index, Index, double*, Index, double*);
 
 }  // namespace rnnbptt

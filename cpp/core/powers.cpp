@@ -6,9 +6,9 @@
 namespace rnnbptt {
 namespace {
 
-// Largest Frobenius norm of a power the engine carries on with. A power of norm g turns a rounding error eps of its
-// entries into g eps of a state: this bound lies far below the growth at which the sequential recursion itself has
-// nothing exact left, and far above every power of a stable or nearly stable model.
+// Largest Frobenius norm of a power the engine carries on with. A power of norm g turns a rounding error eps
+// of its entries into g eps of a state: this bound lies far below the growth at which the sequential
+// recursion itself has nothing exact left, and far above every power of a stable or nearly stable model.
 constexpr double largest_norm = 1024;
 // A power that shrinks states by this factor forgets errors as fast as they come.
 constexpr double forgetting_rate = 0.75;
@@ -69,8 +69,8 @@ Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
   return result;
 }
 
-// A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al. 2012), and
-// the rounding of what is left is far below the last bit.
+// A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al.
+// 2012), and the rounding of what is left is far below the last bit.
 Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
   const Slices a = slice(workspace, h, A, false);
   const Slices b = slice(workspace, h, B, true);
@@ -98,7 +98,8 @@ std::vector<Sum> squares(Run& run, Workspace& workspace, Index h, const double* 
   std::vector<Sum> result{{W, nullptr}};
   for (int level = 0; level < levels; ++level) {
     const Sum P = result.back();
-    const Sum square = exact ? multiply_exact(run, workspace, h, P, P) : multiply_plain(run, workspace, h, P, P);
+    const Sum square =
+        exact ? multiply_exact(run, workspace, h, P, P) : multiply_plain(run, workspace, h, P, P);
     if (!(frobenius(h * h, square.high) <= largest_norm)) break;
     result.push_back(square);
   }
@@ -127,7 +128,8 @@ double growth_rate(Workspace& workspace, Index h, const double* P) {
 }
 
 // The plain squares tell whether exact ones are worth their price.
-std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
+std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, const double* W, int levels,
+                                   bool exact) {
   std::vector<Sum> result = squares(run, workspace, h, W, levels, false);
   if (exact && result.size() > 1 && growth_rate(workspace, h, result.back().high) > forgetting_rate)
     result = squares(run, workspace, h, W, static_cast<int>(result.size()) - 1, true);
@@ -136,8 +138,8 @@ std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, cons
 
 }  // namespace
 
-std::vector<const double*> repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels,
-                                            bool exact) {
+std::vector<const double*> repeated_squares(Run& run, Workspace& workspace, Index h, const double* W,
+                                            int levels, bool exact) {
   std::vector<const double*> result;
   for (const Sum& P : squares_as_needed(run, workspace, h, W, levels, exact)) result.push_back(P.high);
   return result;

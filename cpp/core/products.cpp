@@ -21,7 +21,8 @@ Packed<Scalar> pack(Workspace& workspace, MatrixView<const Source> B) {
     } else {
       // Down the columns of B, which are contiguous where B is a transpose.
       for (Index j = 0; j < used; ++j)
-        for (Index k = 0; k < B.rows; ++k) to[k * width + j] = static_cast<Scalar>(from[k * B.row + j * B.column]);
+        for (Index k = 0; k < B.rows; ++k)
+          to[k * width + j] = static_cast<Scalar>(from[k * B.row + j * B.column]);
       if (used < width)
         for (Index k = 0; k < B.rows; ++k) std::fill(to + k * width + used, to + (k + 1) * width, Scalar{0});
     }
@@ -47,8 +48,8 @@ void multiply(Index rows, kernels::Rows<const Scalar*> A, const Packed<Scalar>& 
 }
 
 template <typename Scalar>
-void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n, Scalar* C,
-               Index c_row) {
+void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
+               Scalar* C, Index c_row) {
   // Short blocks keep a strip of A and B in the first cache, and the rounding error that of a blocked sum.
   constexpr Index block = 128;
   const auto& kernel = kernels::table().of<Scalar>();
@@ -70,14 +71,16 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
 
 namespace {
 
-// C = init + A B without ceremony: below this many multiply-adds, entering a kernel costs more than the product.
+// C = init + A B without ceremony: below this many multiply-adds, entering a kernel costs more than the
+// product.
 constexpr Index tiny = 160;
 
 void multiply_tiny(MatrixView<const double> A, MatrixView<const double> B, const double* init, double* C) {
   for (Index i = 0; i < A.rows; ++i)
     for (Index j = 0; j < B.columns; ++j) {
       double sum = 0;
-      for (Index k = 0; k < A.columns; ++k) sum += A.data[i * A.row + k * A.column] * B.data[k * B.row + j * B.column];
+      for (Index k = 0; k < A.columns; ++k)
+        sum += A.data[i * A.row + k * A.column] * B.data[k * B.row + j * B.column];
       const Index at = i * B.columns + j;
       C[at] = init != nullptr ? init[at] + sum : sum;
     }
@@ -125,8 +128,8 @@ template Packed<float> pack(Workspace&, MatrixView<const double>);
 template Packed<double> pack(Workspace&, MatrixView<const double>);
 template void multiply(Index, kernels::Rows<const float*>, const Packed<float>&, kernels::Rows<const float*>,
                        kernels::Rows<float*>);
-template void multiply(Index, kernels::Rows<const double*>, const Packed<double>&, kernels::Rows<const double*>,
-                       kernels::Rows<double*>);
+template void multiply(Index, kernels::Rows<const double*>, const Packed<double>&,
+                       kernels::Rows<const double*>, kernels::Rows<double*>);
 template void add_outer(Index, const float*, Index, Index, const float*, Index, Index, float*, Index);
 template void add_outer(Index, const double*, Index, Index, const double*, Index, Index, double*, Index);
 

@@ -20,18 +20,19 @@ struct Packed {
 template <typename Scalar, typename Source>
 Packed<Scalar> pack(Workspace& workspace, MatrixView<const Source> B);
 
-// C = init + A B for `rows` rows with contiguous entries; init may be null rows, C itself, or one row repeated.
+// C = init + A B for `rows` rows with contiguous entries; init may be null rows, C itself, or one row
+// repeated.
 template <typename Scalar>
 void multiply(Index rows, kernels::Rows<const Scalar*> A, const Packed<Scalar>& B,
               kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C);
 
 // C += A^T B, a sum over `rows` rows: A is (rows, m), B is (rows, n), C is (m, n). B must lie in a workspace.
 template <typename Scalar>
-void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n, Scalar* C,
-               Index c_row);
+void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
+               Scalar* C, Index c_row);
 
-// C = init + A B in float64 for any strides of A and B, over threads where it pays; C and init are contiguous rows.
-// B must lie in a workspace: kernels read behind the ends of its rows.
+// C = init + A B in float64 for any strides of A and B, over threads where it pays; C and init are contiguous
+// rows. B must lie in a workspace: kernels read behind the ends of its rows.
 void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, MatrixView<const double> B,
                    const double* init, double* C);
 

@@ -1,7 +1,8 @@
 // Sequences as rows of coarse steps.
 //
-// A window holds, for every sequence still running, one row for the state the window starts from and one row for each
-// coarse step (L time steps side by side): row r - 1 always holds the step before row r. Longest sequences first.
+// A window holds, for every sequence still running, one row for the state the window starts from and one row
+// for each coarse step (L time steps side by side): row r - 1 always holds the step before row r. Longest
+// sequences first.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +45,8 @@ Window make_window(const Problem<Scalar>& problem, Index L, Index from, Index to
   return window;
 }
 
-// Calls visit(segment, j0, j1) for the rows of each segment in [from, to): j is the coarse step, 0 the start state.
+// Calls visit(segment, j0, j1) for the rows of each segment in [from, to): j is the coarse step, 0 the start
+// state.
 template <typename Visit>
 void for_rows(const Window& window, Index from, Index to, const Visit& visit) {
   auto segment = std::upper_bound(window.segments.begin(), window.segments.end(), from,
@@ -61,24 +63,27 @@ inline Index steps_in(const Segment& segment, Index j, Index L) {
   return std::clamp<Index>(segment.length - (j - 1) * L, 0, L);
 }
 
-// Copies time steps of sequences into rows [from, to) of `row_size` scalars; rows of start states and steps behind
-// the end of a sequence become zero.
+// Copies time steps of sequences into rows [from, to) of `row_size` scalars; rows of start states and steps
+// behind the end of a sequence become zero.
 template <typename Scalar>
-void gather(const Window& window, Index L, SequenceView<const Scalar> source, Index size, Index from, Index to,
-            Scalar* rows, Index row_stride) {
+void gather(const Window& window, Index L, SequenceView<const Scalar> source, Index size, Index from,
+            Index to, Scalar* rows, Index row_stride) {
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
     Index j = j0;
     const Index whole = segment.length / L;  // coarse steps 1..whole are complete
     if (source.step == size && row_stride == L * size && j0 <= whole) {
       // Rows lie as the source does: all complete ones are one copy.
       if (j == 0) {
-        std::fill(rows + segment.first_row * row_stride, rows + (segment.first_row + 1) * row_stride, Scalar{0});
+        std::fill(rows + segment.first_row * row_stride, rows + (segment.first_row + 1) * row_stride,
+                  Scalar{0});
         ++j;
       }
       const Index end = std::min(j1, whole + 1);
-      const Scalar* data = source.at(segment.time + (j - 1) * L, segment.sequence);
-      std::copy(data, data + (end - j) * row_stride, rows + (segment.first_row + j) * row_stride);
-      j = end;
+      if (j < end) {
+        const Scalar* data = source.at(segment.time + (j - 1) * L, segment.sequence);
+        std::copy(data, data + (end - j) * row_stride, rows + (segment.first_row + j) * row_stride);
+        j = end;
+      }
     }
     for (; j < j1; ++j) {
       Scalar* row = rows + (segment.first_row + j) * row_stride;
@@ -96,8 +101,8 @@ void gather(const Window& window, Index L, SequenceView<const Scalar> source, In
 
 // The reverse of gather; rows of start states are left out.
 template <typename Scalar>
-void scatter(const Window& window, Index L, const Scalar* rows, Index row_stride, Index size, Index from, Index to,
-             SequenceView<Scalar> target) {
+void scatter(const Window& window, Index L, const Scalar* rows, Index row_stride, Index size, Index from,
+             Index to, SequenceView<Scalar> target) {
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
     for (Index j = std::max<Index>(j0, 1); j < j1; ++j) {
       const Scalar* row = rows + (segment.first_row + j) * row_stride;

@@ -42,8 +42,8 @@ void run_lanes(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* l
   while (active > 0 && lanes[active - 1].steps < 1) --active;
   multiply<Scalar>(active, {starts, h, nullptr}, p.packed, {p.base, 0, offsets}, {p.base, 0, offsets});
   for_active(lanes, active, 1, [&](Index n, Index from, Index to) {
-    const Index stride =
-        std::max<Index>(1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(n * h) * static_cast<double>(h))));
+    const Index stride = std::max<Index>(
+        1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(n * h) * static_cast<double>(h))));
     for (Index j = from; j < to; j += stride) {
       kernels::Scan<Scalar> s;
       s.lanes = n;
@@ -65,28 +65,31 @@ void run_all(Run& run, const ScanProblem<Scalar>& p, const std::vector<Lane>& la
   const auto count = static_cast<Index>(lanes.size());
   if (count == 0) return;
   const Index per_task = lanes_per_task(count, run.threads);
-  const double work = static_cast<double>(std::min(per_task, count) * lanes.front().steps) * static_cast<double>(p.size * p.size);
+  const double work = static_cast<double>(std::min(per_task, count) * lanes.front().steps) *
+                      static_cast<double>(p.size * p.size);
   parallel(run, (count + per_task - 1) / per_task, work, [&](Index task, int worker) {
     const Index from = task * per_task;
     run_lanes(run, worker, p, lanes.data() + from, starts + from * p.size, std::min(per_task, count - from));
   });
 }
 
-// The last states of `count` lanes of `steps` steps each that start from zero; the lanes themselves stay as they are.
+// The last states of `count` lanes of `steps` steps each that start from zero; the lanes themselves stay as
+// they are.
 template <typename Scalar>
-void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* lanes, Index count, Index steps,
-                 Scalar* result, Scalar* spare) {
+void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* lanes, Index count,
+                 Index steps, Scalar* result, Scalar* spare) {
   const Index h = p.size;
   Index offsets[most_lanes];
   for (Index i = 0; i < count; ++i) {
     offsets[i] = lanes[i].first;
     std::copy(p.base + offsets[i], p.base + offsets[i] + h, result + i * h);
   }
-  const Index stride =
-      std::max<Index>(1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(count * h) * static_cast<double>(h))));
+  const Index stride = std::max<Index>(
+      1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(count * h) * static_cast<double>(h))));
   for (Index j = 1; j < steps; ++j) {
     if (j % stride == 0) run.checkpoint(worker, work_per_checkpoint);
-    multiply<Scalar>(count, {result, h, nullptr}, p.packed, {p.base + j * p.step, 0, offsets}, {spare, h, nullptr});
+    multiply<Scalar>(count, {result, h, nullptr}, p.packed, {p.base + j * p.step, 0, offsets},
+                     {spare, h, nullptr});
     std::swap(result, spare);
   }
   // An odd number of swaps leaves the states in the caller's spare.
@@ -118,9 +121,11 @@ bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p)
   for (std::size_t i = 0; i < p.lanes.size(); ++i) {
     const Index k = p.lanes[i].steps / piece;
     if (p.lanes[i].steps > k * piece)
-      ends.push_back({{p.lanes[i].first + k * piece * p.step, p.lanes[i].steps - k * piece}, {static_cast<Index>(i), k}});
+      ends.push_back({{p.lanes[i].first + k * piece * p.step, p.lanes[i].steps - k * piece},
+                      {static_cast<Index>(i), k}});
   }
-  std::stable_sort(ends.begin(), ends.end(), [](const auto& a, const auto& b) { return a.first.steps > b.first.steps; });
+  std::stable_sort(ends.begin(), ends.end(),
+                   [](const auto& a, const auto& b) { return a.first.steps > b.first.steps; });
   for (const auto& [lane, number] : ends) {
     lanes.push_back(lane);
     pieces.push_back(number);
@@ -136,14 +141,16 @@ bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p)
                 spare + from * h);
   });
 
-  // Boundary states of each lane in float64: start of piece k + 1 = last state of piece k + start of piece k * M^piece.
+  // Boundary states of each lane in float64: start of piece k + 1 = last state of piece k + start of piece k
+  // * M^piece.
   const auto count = static_cast<Index>(lanes.size());
   auto* starts = workspace.take<Scalar>(count * h);
   auto* state = workspace.take<double>(h);
   auto* next = workspace.take<double>(h);
   const Packed<double> packed_jump = pack<double>(workspace, MatrixView<const double>{jump, h, h, h});
   std::vector<Index> end_of(p.lanes.size(), -1);
-  for (Index i = whole; i < count; ++i) end_of[static_cast<std::size_t>(pieces[static_cast<std::size_t>(i)].lane)] = i;
+  for (Index i = whole; i < count; ++i)
+    end_of[static_cast<std::size_t>(pieces[static_cast<std::size_t>(i)].lane)] = i;
   Index at = 0;
   for (std::size_t lane = 0; lane < p.lanes.size(); ++lane) {
     const Scalar* start = p.starts + static_cast<Index>(lane) * h;
@@ -167,7 +174,9 @@ bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p)
 
 template <typename Scalar>
 void scan(Run& run, Workspace& workspace, const ScanProblem<Scalar>& problem) {
-  if (problem.piece > 0 && run_in_pieces(run, workspace, problem)) return;
+  const bool divisible =
+      problem.piece > 0 && !problem.lanes.empty() && problem.lanes.front().steps > problem.piece;
+  if (divisible && run_in_pieces(run, workspace, problem)) return;
   run_all(run, problem, problem.lanes, problem.starts);
 }
 

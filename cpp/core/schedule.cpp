@@ -7,13 +7,16 @@
 namespace rnnbptt {
 namespace {
 
-// The costs are in cycles of a core with 8-wide float64 vectors. They were fitted to measured times; what matters is
-// their proportion, which differs little between processors.
+// The costs are in cycles of a core with 8-wide float64 vectors. They were fitted to measured times; what
+// matters is their proportion, which differs little between processors.
 constexpr int most_levels = 6;
-constexpr double cycles_per_call = 40;         // entering a product
-constexpr double cycles_per_lift_level = 900;  // the dozen small products of one doubling and its gradient
+constexpr double cycles_per_call = 40;          // entering a product
+constexpr double cycles_per_lift = 3000;        // entering and leaving a lift
+constexpr double cycles_per_lift_level = 1500;  // the dozen small products of one doubling and its gradient
 constexpr double default_memory = 256.0 * 1024 * 1024;
+constexpr double rows_per_window = 8192;
 constexpr Index shortest_piece = 16;
+constexpr double in_registers = 8;  // states up to this size are scanned in registers
 
 double ceil_div(double a, double b) { return std::ceil(a / b); }
 
@@ -24,9 +27,13 @@ double product_cycles(double rows, double depth, double columns, double width) {
 
 // One step of the recurrence on some lanes: a lane or two alone wait for the latency of the sums.
 double step_cycles(double lanes, double h, double width) {
-  const double vectors = ceil_div(h, width);
+  if (h <= in_registers) return lanes * (8 + 3 * h);
+  // One or two lanes are taken over two panels of three vectors at once.
+  const double vectors = lanes <= 2 ? 6 * ceil_div(h, 6 * width) : ceil_div(h, width);
   const double tiles = ceil_div(lanes, 8);
-  const double resident = h * h * 64 / width < 30e3 ? 1.0 : lanes < 4 ? 2.2 : 1.1;  // weights beyond the first cache
+  const double resident = h * h * 64 / width < 30e3 ? 1.0
+                          : lanes < 4               ? 2.2
+                                                    : 1.1;  // weights beyond the first cache
   return cycles_per_call + tiles * h * std::max(4.0, std::min(lanes, 8.0) * vectors) * resident;
 }
 
@@ -44,11 +51,12 @@ struct Scanned {
 
 Scanned best_scan(double h, double lanes, double steps, double width) {
   Scanned best{ceil_div(lanes, 64) * steps * step_cycles(std::min(lanes, 64.0), h, width), 0};
-  if (lanes >= 8) return best;
+  // States no wider than a vector are scanned in registers: there is nothing to gain from more lanes.
+  if (lanes >= 8 || h <= in_registers) return best;
   for (Index piece = shortest_piece; piece * 2 <= static_cast<Index>(steps); piece *= 2) {
     // An odd length: starts of pieces a power of two apart would fall into the same sets of the cache.
     const double cost = pieces_cost(h, lanes, steps, static_cast<double>(piece + 1), width);
-    if (cost < 0.8 * best.cycles) best = {cost, piece + 1};
+    if (cost < 0.7 * best.cycles) best = {cost, piece + 1};
   }
   return best;
 }
@@ -66,7 +74,11 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   const auto d = static_cast<double>(s.d);
   const double width = 64.0 / sizeof(Scalar);
   double total = 0, longest = 0;
-  for (Index b = 0; b < s.B; ++b) {
+  if (problem.lengths == nullptr) {
+    longest = static_cast<double>(s.T);
+    total = longest * B;
+  }
+  for (Index b = 0; problem.lengths != nullptr && b < s.B; ++b) {
     total += static_cast<double>(problem.length(b));
     longest = std::max(longest, static_cast<double>(problem.length(b)));
   }
@@ -74,7 +86,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   // Cycles of a gradient with L steps in one; the counts of products are those of backward.cpp.
   Schedule best;
   double best_cycles = std::numeric_limits<double>::infinity();
-  for (int levels = 0; levels <= most_levels && (levels == 0 || (1 << levels) <= s.T); ++levels) {
+  for (int levels = 0; levels <= most_levels && (levels == 0 || longest >= 8 << levels); ++levels) {
     const double L = 1 << levels;
     const double rows = total / L + 2 * B;
     const double in = L * d, out = L * q;
@@ -83,14 +95,16 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
                     product_cycles(rows, out, h, width) + product_cycles(in, rows, h, width) +
                     product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width);
     if (lifted) cycles += product_cycles(rows, in, out, width) + product_cycles(out, rows, in, width);
-    if (input_gradient) cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
+    if (input_gradient)
+      cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
     cycles += rows * 30;
     const Scanned scanned = best_scan(h, B, ceil_div(longest, L), lifted ? 8 : width);
     cycles += 2 * scanned.cycles;
     if (lifted) {
       const double inputs = d + (bias ? 1 : 0);
       cycles += 3 * product_cycles(L * (inputs + q), h, h, 8) + 3 * levels * product_cycles(h, h, h, 8) +
-                3 * product_cycles(q, h, L * inputs, 8) + levels * cycles_per_lift_level + 1000 + in * out * 2;
+                3 * product_cycles(q, h, L * inputs, 8) + levels * cycles_per_lift_level + cycles_per_lift +
+                in * out * 2;
     }
     if (cycles < best_cycles) {
       best_cycles = cycles;
@@ -105,21 +119,31 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   // Per coarse row: inputs, outputs, states and their gradients.
   const double row_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + 2 * h) +
                            (sizeof(Scalar) == 4 && best.levels > 0 ? 8 * h : 0);
+  // All steps at once if they fit; else windows that stay in the caches, for each of which one state per sequence is
+  // kept and the forward pass run twice.
   const double steps = ceil_div(longest, L);
   const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
-  // The states kept at the starts of windows take their part of the limit too.
-  const double windowed = std::max(1.0, std::floor(limit / (B * row_bytes)) - 1);
-  best.window = static_cast<Index>(std::min(steps, windowed));
-  if (choices.window > 0) best.window = std::min<Index>(choices.window, static_cast<Index>(steps));
-  const double windows = ceil_div(steps, static_cast<double>(best.window));
-  best.memory = (static_cast<double>(best.window) + 1) * B * row_bytes + (windows > 1 ? windows * B * h * sizeof(Scalar) : 0);
+  const auto bytes = [&](double window) {
+    const double windows = ceil_div(steps, window);
+    return (window + 1) * B * row_bytes + (windows + 2) * B * h * sizeof(double);
+  };
+  double window = steps;
+  if (bytes(steps) > limit) window = std::clamp(std::floor(rows_per_window / B), 1.0, steps);
+  while (window > 1 && bytes(window) > limit && bytes(std::floor(window / 2)) < bytes(window))
+    window = std::floor(window / 2);
+  if (choices.window > 0) window = std::min(static_cast<double>(choices.window), steps);
+  best.window = static_cast<Index>(window);
+  best.memory = bytes(window);
+  if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
 
   // A split is worth its zeroing and adding up when it collects many more rows than that costs.
   const double rows = static_cast<double>(best.window) * B;
-  const double set_bytes = sizeof(Scalar) * (h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0));
+  const double set_bytes =
+      sizeof(Scalar) * (h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0));
   const double rows_per_split = set_bytes > 512e3 ? 128 : 64;
   const Index most_splits = set_bytes > 512e3 ? 8 : 16;
-  while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows) best.splits *= 2;
+  while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows)
+    best.splits *= 2;
   if (choices.splits > 0) best.splits = choices.splits;
   return best;
 }

@@ -14,7 +14,8 @@
 namespace rnnbptt {
 namespace {
 
-// Phases of one call follow each other within microseconds: a worker that slept between them would come too late.
+// Phases of one call follow each other within microseconds: a worker that slept between them would come too
+// late.
 constexpr int spins_before_sleep = 20000;
 
 inline void relax() {
@@ -88,7 +89,8 @@ class Pool {
       worker.posted.notify_one();
     }
     job.work(0);
-    // Nothing is left to do for workers that have not woken up yet: take their part back rather than wait for them.
+    // Nothing is left to do for workers that have not woken up yet: take their part back rather than wait for
+    // them.
     for (std::size_t i = 0; i < available; ++i)
       if (workers_[i]->job.exchange(nullptr, std::memory_order_acq_rel) != nullptr)
         job.working.fetch_sub(1, std::memory_order_acq_rel);

@@ -13,8 +13,8 @@
 
 namespace rnnbptt {
 
-// Hands out aligned arrays from one block. What does not fit goes to blocks of its own; reset() frees all arrays and
-// merges the blocks, so that from the second call of the same size on nothing is allocated.
+// Hands out aligned arrays from one block. What does not fit goes to blocks of its own; reset() frees all
+// arrays and merges the blocks, so that from the second call of the same size on nothing is allocated.
 class Workspace {
  public:
   // Kernels read whole panels: up to this many bytes behind the end of an array belong to the workspace.
@@ -28,7 +28,8 @@ class Workspace {
   template <typename T>
   T* take(Index count) {
     const double wanted = static_cast<double>(count) * sizeof(T);
-    if (wanted > static_cast<double>(std::numeric_limits<std::ptrdiff_t>::max() / 2)) throw OutOfMemory(wanted);
+    if (wanted > static_cast<double>(std::numeric_limits<std::ptrdiff_t>::max() / 2))
+      throw OutOfMemory(wanted);
     const std::size_t bytes =
         (static_cast<std::size_t>(count) * sizeof(T) + slack + alignment - 1) / alignment * alignment;
     if (blocks_.empty() || blocks_.back().size - used_ < bytes) grow(bytes);

@@ -22,7 +22,8 @@ extern const Table isa_table;
 
 namespace {
 
-// __builtin_cpu_supports asks the processor and, for the wide registers, whether the operating system saves them.
+// __builtin_cpu_supports asks the processor and, for the wide registers, whether the operating system saves
+// them.
 bool supports_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
 bool supports_v3() {
   return supports_v2() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -92,7 +93,8 @@ const Table& choose() {
     if (candidate.supported) best = candidate.table;
   }
   if (forced != nullptr && *forced != '\0')
-    throw std::runtime_error(std::string("RNNBPTT_ISA=") + forced + " is not an instruction set of this build");
+    throw std::runtime_error(std::string("RNNBPTT_ISA=") + forced +
+                             " is not an instruction set of this build");
   if (best == nullptr) throw std::runtime_error("this processor lacks SSE4.2, which rnnbptt needs");
   return *best;
 }

@@ -1,7 +1,8 @@
-// The two shapes of inner loop the engine needs, as one: C = init + A B with A read along rows (panel product) or
-// along columns (rank update). Compiled once per instruction set: RNNBPTT_ISA_NAME names the namespace,
-// RNNBPTT_VECTOR_BYTES and RNNBPTT_TILE_ROWS give the shape of a register tile. Everything has internal linkage:
-// code compiled for a wide instruction set must never be merged with code for a narrower one.
+// The two shapes of inner loop the engine needs, as one: C = init + A B with A read along rows (panel
+// product) or along columns (rank update). Compiled once per instruction set: RNNBPTT_ISA_NAME names the
+// namespace, RNNBPTT_VECTOR_BYTES and RNNBPTT_TILE_ROWS give the shape of a register tile. Everything has
+// internal linkage: code compiled for a wide instruction set must never be merged with code for a narrower
+// one.
 #include <float.h>
 
 #include "kernels/table.hpp"
@@ -50,7 +51,8 @@ inline void store_partial(Scalar* p, Vector v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = spilled[i];
 }
 
-// Up to eight rows of A that share one running index. Rows a fixed stride apart need four registers, not eight.
+// Up to eight rows of A that share one running index. Rows a fixed stride apart need four registers, not
+// eight.
 template <typename Scalar, int rows, bool strided>
 class TileRows {
  public:
@@ -67,7 +69,10 @@ class TileRows {
   __attribute__((always_inline)) Scalar operator[](int i) const {
     if constexpr (strided) {
       const Scalar* base = i < 4 ? low_ : high_;
-      return i % 4 == 0 ? base[0] : i % 4 == 1 ? base[stride_] : i % 4 == 2 ? base[2 * stride_] : base[stride3_];
+      return i % 4 == 0   ? base[0]
+             : i % 4 == 1 ? base[stride_]
+             : i % 4 == 2 ? base[2 * stride_]
+                          : base[stride3_];
     } else {
       return at_[i][index_];
     }
@@ -89,7 +94,8 @@ class TileRows {
   const Scalar* at_[strided ? 1 : rows] = {};
 };
 
-// One register tile: `rows` rows times `panels` panels of `vectors` vectors, the last vector cut to `columns`.
+// One register tile: `rows` rows times `panels` panels of `vectors` vectors, the last vector cut to
+// `columns`.
 template <typename Scalar, int width, int rows, int vectors, int panels, bool strided>
 inline __attribute__((always_inline)) void tile(const Product<Scalar>& p, Index row, Index column,
                                                 Index columns) {
@@ -169,8 +175,10 @@ inline __attribute__((always_inline)) void rows_of(const Product<Scalar>& p, Ind
   for (; row + tile_rows <= p.rows; row += tile_rows)
     tile<Scalar, width, tile_rows, vectors, panels, strided>(p, row, column, columns);
   if constexpr (tile_rows > 4)
-    for (; row + 4 <= p.rows; row += 4) tile<Scalar, width, 4, vectors, panels, strided>(p, row, column, columns);
-  for (; row + 2 <= p.rows; row += 2) tile<Scalar, width, 2, vectors, panels, strided>(p, row, column, columns);
+    for (; row + 4 <= p.rows; row += 4)
+      tile<Scalar, width, 4, vectors, panels, strided>(p, row, column, columns);
+  for (; row + 2 <= p.rows; row += 2)
+    tile<Scalar, width, 2, vectors, panels, strided>(p, row, column, columns);
   for (; row < p.rows; ++row) tile<Scalar, width, 1, vectors, panels, strided>(p, row, column, columns);
 }
 
@@ -191,7 +199,8 @@ void product_of(const Product<Scalar>& p) {
   constexpr int width = vector_width<Scalar>;
   constexpr Index panel = width * panel_vectors;
   Index column = 0;
-  // A row or two alone leave most of the arithmetic units waiting for one another: take several panels at a time.
+  // A row or two alone leave most of the arithmetic units waiting for one another: take several panels at a
+  // time.
   if (p.rows <= 2) {
     for (; column + 4 * panel <= p.columns; column += 4 * panel) {
       if (p.rows == 2) {
@@ -202,8 +211,8 @@ void product_of(const Product<Scalar>& p) {
       }
     }
     for (; column + panel < p.columns; column += 2 * panel)
-      rows_of<Scalar, width, panel_vectors, 2, strided>(p, 0, column,
-                                                        p.columns - column < 2 * panel ? p.columns - column : 2 * panel);
+      rows_of<Scalar, width, panel_vectors, 2, strided>(
+          p, 0, column, p.columns - column < 2 * panel ? p.columns - column : 2 * panel);
   }
   for (; column + panel <= p.columns; column += panel)
     rows_of<Scalar, width, panel_vectors, 1, strided>(p, 0, column, panel);
@@ -215,8 +224,9 @@ void product(const Product<Scalar>& p) {
   p.a.offsets == nullptr ? product_of<Scalar, true>(p) : product_of<Scalar, false>(p);
 }
 
-// The scan of states no wider than a vector, with B in registers: no product to enter, no state to wait for in memory.
-// Which states come here depends on their size alone, so that splitting lanes over threads changes no bit.
+// The scan of states no wider than a vector, with B in registers: no product to enter, no state to wait for
+// in memory. Which states come here depends on their size alone, so that splitting lanes over threads changes
+// no bit.
 template <typename Scalar, int width, int lanes>
 inline __attribute__((always_inline)) void scan_in_registers(const Scan<Scalar>& s, Index lane) {
   using Vector = typename VectorOf<Scalar, width>::type;
@@ -261,7 +271,8 @@ template <typename Scalar>
 void scan(const Scan<Scalar>& s) {
   constexpr int narrow = vector_width<Scalar> / 2 > 1 ? vector_width<Scalar> / 2 : 2;
   if (s.size <= narrow) return scan_small<Scalar, narrow>(s);
-  if (vector_width<Scalar> <= 8 && s.size <= vector_width<Scalar>) return scan_small<Scalar, vector_width<Scalar>>(s);
+  if (vector_width<Scalar> <= 8 && s.size <= vector_width<Scalar>)
+    return scan_small<Scalar, vector_width<Scalar>>(s);
   Product<Scalar> p;
   p.rows = s.lanes;
   p.depth = p.columns = s.size;

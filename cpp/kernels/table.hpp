@@ -1,7 +1,7 @@
 // The inner loops of the engine and the one table they are reached through.
 //
-// Kernels know raw pointers and strides, nothing of the engine. One source (products.cpp) is compiled once per
-// instruction set; dispatch.cpp picks the table for the machine at hand.
+// Kernels know raw pointers and strides, nothing of the engine. One source (products.cpp) is compiled once
+// per instruction set; dispatch.cpp picks the table for the machine at hand.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,8 @@ namespace rnnbptt::kernels {
 
 using Index = std::ptrdiff_t;
 
-// Rows of a matrix: row i starts at base + (offsets ? offsets[i] : i * stride). A stride of 0 repeats one row.
+// Rows of a matrix: row i starts at base + (offsets ? offsets[i] : i * stride). A stride of 0 repeats one
+// row.
 template <typename Pointer>
 struct Rows {
   Pointer base = nullptr;
@@ -19,14 +20,16 @@ struct Rows {
   const Index* offsets = nullptr;
 
   // Inlined always: a kernel unit may export no weak symbol.
-  __attribute__((always_inline)) Pointer operator[](Index i) const { return base + (offsets != nullptr ? offsets[i] : i * stride); }
+  __attribute__((always_inline)) Pointer operator[](Index i) const {
+    return base + (offsets != nullptr ? offsets[i] : i * stride);
+  }
 };
 
 // C(i, :) = init(i, :) + sum_k A(i, k) B(k, :),   0 <= i < rows, 0 <= k < depth, `columns` columns.
 //
-// A(i, k) = a[i][k * a_depth], so A may be read transposed. B comes in panels of `panel_columns` columns: row k of
-// panel p starts at b + p * b_panel + k * b_depth, and whole panels are read, also behind the last column. `init`
-// may be null (zero) or C itself; C must not overlap A or B otherwise.
+// A(i, k) = a[i][k * a_depth], so A may be read transposed. B comes in panels of `panel_columns` columns: row
+// k of panel p starts at b + p * b_panel + k * b_depth, and whole panels are read, also behind the last
+// column. `init` may be null (zero) or C itself; C must not overlap A or B otherwise.
 //
 // Splitting the rows of a product at multiples of 8 over threads or calls changes no bit.
 template <typename Scalar>
@@ -40,7 +43,8 @@ struct Product {
   Rows<Scalar*> c;
 };
 
-// s_j = s_j + s_{j-1} B for j = 1..steps on every lane, in place: state j of a lane lies `step` behind state j - 1.
+// s_j = s_j + s_{j-1} B for j = 1..steps on every lane, in place: state j of a lane lies `step` behind state
+// j - 1.
 template <typename Scalar>
 struct Scan {
   Index lanes = 0, steps = 0, size = 0;
@@ -78,8 +82,8 @@ inline const Functions<double>& Table::of<double>() const {
   return f64;
 }
 
-// The table in use, chosen once: the widest instruction set that processor and operating system support, or the one
-// RNNBPTT_ISA names. Throws std::runtime_error when that one is unknown or the machine lacks it.
+// The table in use, chosen once: the widest instruction set that processor and operating system support, or
+// the one RNNBPTT_ISA names. Throws std::runtime_error when that one is unknown or the machine lacks it.
 const Table& table();
 
 // Names of the instruction sets this machine can run, narrowest first; ends with a null pointer.

@@ -25,6 +25,8 @@ Shape = tuple[int, ...]
 SCALAR_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _NUMERIC_KINDS = "biuf"
 MAX_THREADS = 1024
+#: Largest array that is read. Broadcasting can make larger ones, which no one could wait for.
+MAX_BYTES = 2**42
 
 
 # --- scalars ------------------------------------------------------------------------------------------------
@@ -53,6 +55,11 @@ def size(name: str, value: object) -> int:
 def num_threads(value: object) -> int:
     """Return a thread count; 0 stands for the process-wide setting."""
     return 0 if value is None else integer("num_threads", value, 1, MAX_THREADS)
+
+
+def memory_limit(value: object) -> float:
+    """Return a number of bytes; 0 stands for the default."""
+    return 0.0 if value is None else float(integer("memory_limit", value, 1))
 
 
 def nonnegative(name: str, value: object) -> float:
@@ -112,6 +119,10 @@ def _numeric(name: str, value: object) -> NDArray[Any]:
         raise type(error)(f"{name} must be an array of numbers: {error}") from None
     if result.dtype.kind not in _NUMERIC_KINDS:
         raise TypeError(f"{name} must be an array of real numbers, not of dtype {result.dtype}")
+    # Not result.nbytes, which wraps around for broadcast arrays.
+    count = math.prod(result.shape) * result.itemsize
+    if count > MAX_BYTES:
+        raise MemoryError(f"{name} of shape {result.shape} stands for {count} bytes; at most {MAX_BYTES} are read")
     return result
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, _validate
-from .params import Gradients, Params
+from .params import PARAMETERS, Gradients, Params
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
     from ._validate import FloatArray
 
-PARAMETERS = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")
 _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.Problem64}
 
 #: What leaves every choice to the schedule.
-_FREE: dict[str, Any] = {"levels": -1, "window": 0, "splits": 0, "piece": -1, "memory_limit": 0.0}
+_FREE = {"levels": -1, "window": 0, "splits": 0, "piece": -1}
 
 
 def arrays(params: Params) -> tuple[FloatArray | None, ...]:
@@ -58,7 +57,9 @@ class Dataset:
         mask: ArrayLike | None = None,
         batch_first: bool = False,
         wrt: Collection[str] | None = None,
+        memory_limit: int | None = None,
     ) -> None:
+        self.kind = params._kind
         self.shape, self.dtype = params.shape, params.dtype
         self.terms = tuple(name for name, _ in params.items())
         d, h, _ = self.shape
@@ -69,18 +70,18 @@ class Dataset:
         self.weights, self.lengths = _validate.step_weights(
             weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
         )
+        self.memory_limit = _validate.memory_limit(memory_limit)
         self.wrt = frozenset(self.terms)
         if wrt is not None:
             self.wrt = _validate.names("wrt", wrt, (*self.terms, "h0", "x"))
+        self.result_shapes = [
+            array.shape if array is not None and name in self.wrt else None
+            for name, array in zip(PARAMETERS, arrays(params), strict=True)
+        ]
 
     def fits(self, params: Params) -> bool:
         """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
-        h, d = params.W_hx.shape
-        return (
-            (d, h, params.W_qh.shape[0]) == self.shape
-            and params.W_hh.dtype == self.dtype
-            and all((array is not None) is (n in self.terms) for n, array in zip(PARAMETERS, arrays(params), strict=True))
-        )
+        return params._kind == self.kind
 
     def targets(self, loss: str, y: ArrayLike) -> NDArray[Any]:
         """Return the targets of a built-in loss as the extension reads them."""
@@ -95,8 +96,8 @@ class Dataset:
         shape = (self.steps, self.batch, self.shape[2])
         return _validate.like_sequence(name, value, self.dtype, shape, self.batched, self.batch_first)
 
-    def pose(self, loss: str, targets: NDArray[Any], **schedule: Any) -> _core.Problem:
-        """Hand the data over to the extension."""
+    def pose(self, loss: str, targets: NDArray[Any], **schedule: int) -> _core.Problem:
+        """Hand the data over to the extension; `schedule` prescribes what it would choose by itself."""
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
             loss=loss,
@@ -108,6 +109,7 @@ class Dataset:
             weight_sum=self._weight_sum(),
             bias="b_h" in self.terms,
             input_gradient="x" in self.wrt,
+            memory_limit=self.memory_limit,
             **(_FREE | schedule),
         )
 
@@ -120,10 +122,7 @@ class Dataset:
     def gradients(self, problem: _core.Problem, params: Params, threads: int) -> tuple[float, Gradients]:
         """Compute the loss and the gradients that `wrt` names, in new arrays."""
         weights = arrays(params)
-        results = [
-            np.empty(array.shape, self.dtype) if array is not None and name in self.wrt else None
-            for name, array in zip(PARAMETERS, weights, strict=True)
-        ]
+        results = [None if shape is None else np.empty(shape, self.dtype) for shape in self.result_shapes]
         d, h, _ = self.shape
         d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
         d_x = self.result("d_x", d) if "x" in self.wrt else None

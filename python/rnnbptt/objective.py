@@ -59,11 +59,16 @@ class Objective:
         Gradients to compute: every parameter that is present when absent; may name ``"h0"`` and ``"x"``.
     num_threads : int, optional
         Threads to use; `get_num_threads` when absent. No bit of the result depends on it.
+    memory_limit : int, optional
+        Bytes of memory to work in, beside arguments and results. Longer sequences run in windows, at the
+        price of a second forward pass. Absent, some 256 MiB are aimed at.
 
     Raises
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it, what was expected and what came.
+    MemoryError
+        If `memory_limit` is too small, or memory cannot be had; the message names the bytes.
 
     Examples
     --------
@@ -92,6 +97,7 @@ class Objective:
         batch_first: bool = False,
         wrt: Collection[str] | None = None,
         num_threads: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         if callable(loss):
             for name, value in (("weights", weights), ("mask", mask)):
@@ -108,6 +114,7 @@ class Objective:
             "mask": mask,
             "batch_first": batch_first,
             "wrt": wrt,
+            "memory_limit": memory_limit,
         }
         self._threads = _validate.num_threads(num_threads)
         self._like = like
@@ -205,6 +212,7 @@ def loss_and_grad(
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
     num_threads: int | None = None,
+    memory_limit: int | None = None,
 ) -> tuple[float, Gradients]:
     r"""Evaluate the loss of a linear RNN and its exact gradients by backpropagation through time.
 
@@ -218,7 +226,7 @@ def loss_and_grad(
     ----------
     params : Params
         Weights; their dtype is the dtype of every result.
-    x, y, loss, h0, weights, lengths, mask, batch_first, wrt, num_threads
+    x, y, loss, h0, weights, lengths, mask, batch_first, wrt, num_threads, memory_limit
         As for `Objective`, which is the better choice for more than one call on the same data.
 
     Returns
@@ -258,6 +266,7 @@ def loss_and_grad(
         batch_first=batch_first,
         wrt=wrt,
         num_threads=num_threads,
+        memory_limit=memory_limit,
     )
     return objective(params)
 
@@ -272,6 +281,7 @@ def vjp(
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
     num_threads: int | None = None,
+    memory_limit: int | None = None,
 ) -> Gradients:
     """Pull ``d_o = dL/do`` back to parameters, initial state and inputs: BPTT for a loss of your own.
 
@@ -283,7 +293,7 @@ def vjp(
         Inputs.
     d_o : array_like, shape (T, B, q) or (T, q)
         Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
-    h0, lengths, batch_first, wrt, num_threads
+    h0, lengths, batch_first, wrt, num_threads, memory_limit
         As for `Objective`.
 
     Returns
@@ -296,6 +306,14 @@ def vjp(
     TypeError, ValueError
         If an argument does not fit; the message names it.
     """
-    dataset = Dataset(checked(params), x, h0, lengths=lengths, batch_first=batch_first, wrt=wrt)
+    dataset = Dataset(
+        checked(params),
+        x,
+        h0,
+        lengths=lengths,
+        batch_first=batch_first,
+        wrt=wrt,
+        memory_limit=memory_limit,
+    )
     problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
     return dataset.gradients(problem, params, _validate.num_threads(num_threads))[1]

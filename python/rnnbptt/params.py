@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from ._validate import FloatArray
+
+PARAMETERS = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")
 
 Kind = Literal["gaussian", "orthogonal", "symmetric", "identity"]
 
@@ -60,6 +62,8 @@ class Params:
     b_h: FloatArray | None = None
     b_q: FloatArray | None = None
     W_qx: FloatArray | None = None
+    # Shapes, dtype and terms in one: what data are checked against, compared at every call of an Objective.
+    _kind: tuple[object, ...] = field(init=False, repr=False)
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class Params:
     ) -> None:
         for name, array in _validate.parameters(W_hx, W_hh, W_qh, b_h, b_q, W_qx).items():
             object.__setattr__(self, name, array)
+        kind = (self.shape, self.dtype, tuple(name for name, _ in self.items()))
+        object.__setattr__(self, "_kind", kind)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,7 +96,8 @@ class Params:
 
     def items(self) -> list[tuple[str, FloatArray]]:
         """Name and array of every parameter that is present, in the order of the constructor."""
-        return [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+        arrays = ((name, getattr(self, name)) for name in PARAMETERS)
+        return [(name, array) for name, array in arrays if array is not None]
 
     def ravel(self) -> FloatArray:
         """Concatenate all present parameters into one new vector ``theta``, in the constructor's order."""
@@ -157,6 +164,8 @@ class Params:
         d, h, q = sizes["d"], sizes["h"], sizes["q"]
         radius = _validate.nonnegative("spectral_radius", spectral_radius)
         scalar = _validate.scalar_type("dtype", dtype)
+        for name, shape in (("W_hx", (h, d)), ("W_hh", (h, h)), ("W_qh", (q, h)), ("W_qx", (q, d))):
+            _validate.allocate(name, shape, np.dtype(np.float64))  # too large a size is refused at once
         generator = np.random.default_rng(rng)
         if kind == "identity":
             W_hh = np.eye(h)
@@ -186,8 +195,7 @@ class Params:
         )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Gradients:
+class Gradients(NamedTuple):
     """Gradients of the loss: each field has the shape and dtype of what it is the gradient of.
 
     ``None`` marks a parameter that is absent, or a gradient that was not asked for. ``h0`` and ``x`` are
@@ -205,7 +213,7 @@ class Gradients:
 
     def items(self) -> list[tuple[str, FloatArray]]:
         """Name and array of every gradient that is present."""
-        return [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+        return [(name, array) for name, array in zip(self._fields, self, strict=True) if array is not None]
 
     def ravel(self) -> FloatArray:
         """Concatenate the present gradients of parameters, in the order of `Params.ravel`."""

@@ -57,8 +57,8 @@ enum class Loss {
 template <typename Scalar>
 struct Problem {
   Shape shape;
-  SequenceView<const Scalar> x;             // (T, B, d)
-  const Scalar* h0 = nullptr;               // (B, h) or null for zero
+  SequenceView<const Scalar> x;  // (T, B, d)
+  const Scalar* h0 = nullptr;    // (B, h) or null for zero
   Loss loss = Loss::mse;
   SequenceView<const Scalar> y;             // (T, B, q): targets, or dL/do for Loss::given
   SequenceView<const std::int64_t> labels;  // (T, B) for cross entropy

@@ -29,8 +29,9 @@ class Run {
 
   const int threads;
 
-  // To be called before each piece of `work` multiply-adds; throws Interrupted. `worker` 0 is the calling thread, the
-  // only one that looks at the clock, and that only when enough work has passed to make it worth while.
+  // To be called before each piece of `work` multiply-adds; throws Interrupted. `worker` 0 is the calling
+  // thread, the only one that looks at the clock, and that only when enough work has passed to make it worth
+  // while.
   void checkpoint(int worker, double work) {
     constexpr double between_looks = 2e5;
     if (worker == 0 && (pending_ += work) >= between_looks && poll_) {
@@ -53,7 +54,8 @@ class Run {
   std::chrono::steady_clock::time_point last_{};
 };
 
-// The number of threads of a call that names none: CPUs this process may use, RNNBPTT_NUM_THREADS, or what was set.
+// The number of threads of a call that names none: CPUs this process may use, RNNBPTT_NUM_THREADS, or what
+// was set.
 int default_threads();
 void set_default_threads(int threads);
 

@@ -1,0 +1,1 @@
+"""Speed of rnnbptt beside its peers: `python -m bench` and `pytest bench`."""

@@ -1,0 +1,34 @@
+"""rnnbptt: one `Objective`, called with the parameters as an optimiser would."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import rnnbptt
+from bench.contenders import Call, Prepare, Result
+from bench.problems import Problem, Shape
+
+
+def version() -> str:
+    return f"rnnbptt {rnnbptt.__version__}"
+
+
+def panel_rate(dtype: str, threads: int) -> float | None:
+    """Rate of the packed panel product on hot data in GF/s, or None where the build does not expose it."""
+    measure = getattr(getattr(rnnbptt, "_core", None), "panel_product_rate", None)
+    return None if measure is None else float(measure(dtype, threads))
+
+
+def variants(shape: Shape, threads: int) -> dict[str, Prepare]:
+    return {"Objective": partial(_objective, threads)}
+
+
+def _objective(threads: int, problem: Problem) -> Call:
+    params = rnnbptt.Params(problem.W_hx, problem.W_hh, problem.W_qh)
+    objective = rnnbptt.Objective(problem.x, problem.y, loss="mse", like=params, num_threads=threads)
+
+    def call() -> Result:
+        loss, gradients = objective(params)
+        return Result(loss, gradients.W_hx, gradients.W_hh, gradients.W_qh)
+
+    return call

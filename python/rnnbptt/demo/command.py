@@ -1,0 +1,86 @@
+"""Train a linear RNN to forecast next year's sunspots, report what it learned, and draw one picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+NAME = "demo"
+SUMMARY = "train a linear RNN on three centuries of sunspots"
+
+REQUIRED = ("scipy", "matplotlib", "rich")
+FORMATS = (".png", ".pdf", ".svg")
+MAX_HIDDEN = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("rnnbptt-demo.png"),
+        metavar="PATH",
+        help="where to write the picture: .png, .pdf or .svg (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the random starts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hidden", type=int, default=6, metavar="H", help="size of the hidden state (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo; return an exit code."""
+    refusal = _refusal(arguments)
+    if refusal is not None:
+        print(f"rnnbptt demo: error: {refusal}", file=sys.stderr)
+        return 2
+    # Only now: these modules import what the extra brings.
+    from . import story
+
+    try:
+        story.tell(arguments.output, arguments.seed, arguments.hidden)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"rnnbptt demo: error: cannot write {arguments.output}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _refusal(arguments: argparse.Namespace) -> str | None:
+    """Say why the demo cannot run, before any work is done; ``None`` if it can."""
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    if missing:
+        return (
+            f"{', '.join(missing)} not found. The demo needs the extra 'demo': "
+            "pip install 'rnnbptt[demo]', or pip install '.[demo]' in a clone"
+        )
+    if arguments.seed < 0:
+        return f"--seed must be at least 0, not {arguments.seed}"
+    if not 1 <= arguments.hidden <= MAX_HIDDEN:
+        return f"--hidden must lie between 1 and {MAX_HIDDEN}, not {arguments.hidden}"
+    return unwritable(arguments.output)
+
+
+def unwritable(path: Path) -> str | None:
+    """Say why no picture can be written to `path`; ``None`` if one can."""
+    if path.suffix.lower() not in FORMATS:
+        return f"--output must end in {', '.join(FORMATS)}, not {path.name!r}"
+    # Permissions, read-only file systems and missing directories: the only sure answer is to try.
+    existed = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        return f"cannot write {path}: {error.strerror}"
+    return None

@@ -1,0 +1,187 @@
+"""Seeded problems for the tests, with and without each optional part."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rnnbptt
+from rnnbptt import reference
+from rnnbptt.dataset import Dataset
+from rnnbptt.params import Gradients, Kind, Params
+from rnnbptt.reference.gradients import Method
+from rnnbptt.reference.losses import LossName
+from tolerances import relative_error
+
+Array = NDArray[Any]
+Scalar = type[np.float32] | type[np.float64]
+SCALARS: tuple[Scalar, ...] = (np.float32, np.float64)
+LOSSES: tuple[LossName, ...] = ("mse", "squared_error", "cross_entropy")
+KINDS: tuple[Kind, ...] = ("gaussian", "orthogonal", "symmetric", "identity")
+OTHER_FORMS: tuple[Method, ...] = ("closed_form", "forward_mode")
+STEP_OPTIONS = ("weights", "lengths", "mask")
+
+
+class Case(NamedTuple):
+    """A problem and the keyword arguments that complete it."""
+
+    params: Params
+    x: Array
+    y: Array
+    options: dict[str, Any]
+
+    @property
+    def wrt(self) -> list[str]:
+        return [name for name, _ in self.params.items()] + ["h0", "x"]
+
+    def solve(self, **more: Any) -> tuple[float, Gradients]:
+        """Answer by the reference, with the gradients `more` asks for."""
+        return reference.loss_and_grad(self.params, self.x, self.y, **(self.options | more))
+
+    def engine(self, **more: Any) -> tuple[float, Gradients]:
+        """Answer by the engine: every gradient there is, unless `more` says otherwise."""
+        return rnnbptt.loss_and_grad(
+            self.params, self.x, self.y, **({"wrt": self.wrt} | self.options | more)
+        )
+
+    def oracle(self) -> tuple[float, Gradients]:
+        """Every gradient in extended precision."""
+        return reference.oracle(self.params, self.x, self.y, wrt=self.wrt, **self.options)
+
+    def sequential(self) -> tuple[float, Gradients]:
+        """Every gradient by the reference's recursion, in the problem's own precision."""
+        return self.solve(wrt=self.wrt)
+
+    def scheduled(self, threads: int = 1, **schedule: int) -> tuple[float, Gradients]:
+        """Answer by the engine on a prescribed schedule."""
+        options = dict(self.options)
+        loss = options.pop("loss", "mse")
+        dataset = Dataset(self.params, self.x, wrt=self.wrt, **options)
+        problem = dataset.pose(loss, dataset.targets(loss, self.y), **schedule)
+        return dataset.gradients(problem, self.params, threads)
+
+
+def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:
+    """Draw a problem; the seed decides which optional parts it has."""
+    rng = np.random.default_rng(seed)
+    d, h, q = (int(n) for n in rng.integers(1, 6, size=3))
+    T, B = int(rng.integers(1, steps + 1)), int(rng.integers(1, 4))
+    loss = loss or LOSSES[seed % 3]
+    params = Params.random(
+        d,
+        h,
+        q,
+        spectral_radius=float(rng.uniform(0.3, 1.05)),
+        kind=KINDS[seed % 4],
+        biases=bool(rng.integers(2)),
+        direct=bool(rng.integers(2)),
+        rng=rng,
+    )
+    x = rng.standard_normal((T, B, d))
+    y = rng.integers(0, q, (T, B)) if loss == "cross_entropy" else rng.standard_normal((T, B, q))
+    options: dict[str, Any] = {"loss": loss}
+    if rng.integers(2):
+        options["h0"] = rng.standard_normal((B, h))
+    chosen = [name for name in STEP_OPTIONS if rng.integers(2)]
+    options |= step_options(rng, chosen, T, B, np.float64)
+    return Case(params, x, y, options)
+
+
+def step_options(
+    rng: np.random.Generator, chosen: list[str], T: int, B: int, dtype: Scalar
+) -> dict[str, Any]:
+    """Draw weights, lengths and mask; the first step always counts, so that something is left."""
+    options: dict[str, Any] = {}
+    if "weights" in chosen:
+        options["weights"] = (rng.uniform(0, 2, (T, B)) * (rng.uniform(size=(T, B)) < 0.7)).astype(dtype)
+        options["weights"][0] = 1
+    if "lengths" in chosen:
+        options["lengths"] = rng.integers(1, T + 1, B)
+    if "mask" in chosen:
+        options["mask"] = rng.uniform(size=(T, B)) < 0.7
+        options["mask"][0] = True
+    return options
+
+
+def build(
+    rng: np.random.Generator,
+    dtype: Scalar,
+    sizes: tuple[int, int, int, int, int],
+    *,
+    loss: LossName = "mse",
+    radius: float = 0.9,
+    kind: Kind = "gaussian",
+    biases: bool = True,
+    direct: bool = True,
+    h0: bool = True,
+    steps: tuple[str, ...] = (),
+) -> Case:
+    """Draw a problem of sizes (T, B, d, h, q) with exactly the parts that are asked for."""
+    T, B, d, h, q = sizes
+    params = Params.random(
+        d, h, q, spectral_radius=radius, kind=kind, biases=biases, direct=direct, rng=rng, dtype=dtype
+    )
+    x = rng.standard_normal((T, B, d)).astype(dtype)
+    y: Array = rng.integers(0, q, (T, B))
+    if loss != "cross_entropy":
+        y = rng.standard_normal((T, B, q)).astype(dtype)
+    options: dict[str, Any] = {"loss": loss}
+    if h0:
+        options["h0"] = rng.standard_normal((B, h)).astype(dtype)
+    return Case(params, x, y, options | step_options(rng, list(steps), T, B, dtype))
+
+
+def draw_any(seed: int) -> tuple[float, Case]:
+    """Draw a problem of either dtype, T up to 2000, h up to 70, spectral radius 0.5 to 1.05; and the radius."""
+    rng = np.random.default_rng(seed)
+    T = int(rng.integers(1000, 2001)) if rng.integers(4) == 0 else int(np.exp(rng.uniform(0, np.log(2001))))
+    B, h = int(rng.integers(1, 4)), int(rng.integers(1, 71))
+    d, q = (int(n) for n in rng.integers(1, 9, 2))
+    radius = float(rng.uniform(0.5, 1.05))
+    case = build(
+        rng,
+        SCALARS[seed % 2],
+        (T, B, d, h, q),
+        loss=LOSSES[rng.integers(3)],
+        radius=radius,
+        kind=KINDS[rng.integers(4)],
+        biases=bool(rng.integers(2)),
+        direct=bool(rng.integers(2)),
+        h0=bool(rng.integers(2)),
+        steps=tuple(name for name in STEP_OPTIONS if rng.integers(3) == 0),
+    )
+    return radius, case
+
+
+def nudged(case: Case, seed: int) -> Case:
+    """Move every given number by one rounding, up or down: no arithmetic of this dtype can tell the two apart."""
+    rng = np.random.default_rng(seed)
+    dtype = case.params.dtype
+    eps = np.finfo(dtype).eps
+
+    def moved(array: Any) -> Any:
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            return array
+        return (array * (1 + eps * rng.choice([-1.0, 1.0], array.shape))).astype(dtype)
+
+    params = Params(**{name: moved(array) for name, array in case.params.items()})
+    options = {name: moved(value) for name, value in case.options.items()}
+    return Case(params, moved(case.x), moved(case.y), options)
+
+
+def assert_same(actual: Gradients, expected: Gradients, tolerance: float) -> None:
+    """Compare every gradient, normwise."""
+    assert [name for name, _ in actual.items()] == [name for name, _ in expected.items()]
+    for (name, a), (_, b) in zip(actual.items(), expected.items(), strict=True):
+        assert relative_error(a, b) <= tolerance, name
+
+
+def assert_identical(actual: Gradients, expected: Gradients) -> None:
+    """Compare every gradient, bit by bit."""
+    assert [name for name, _ in actual.items()] == [name for name, _ in expected.items()]
+    for (name, a), (_, b) in zip(actual.items(), expected.items(), strict=True):
+        assert a.dtype == b.dtype, name
+        assert a.shape == b.shape, name
+        assert a.tobytes() == b.tobytes(), name

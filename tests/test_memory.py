@@ -1,0 +1,113 @@
+"""Sizes beyond memory are a MemoryError that names the bytes, and harm nothing."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnnbptt
+from rnnbptt import Params
+
+LIMIT = 3 << 30
+SECONDS = 60
+
+small = Params.random(1, 4, 1, rng=0)
+wide = Params.random(2, 4, 3, biases=True, rng=0)
+large = Params.random(1, 64, 1, rng=0)
+
+
+def broadcast(value: Any, *shape: int) -> Any:
+    return np.broadcast_to(np.asarray(value), shape)
+
+
+T = 2**40
+x, x_wide = broadcast(0.5, T, 1), broadcast(0.5, T, 2)
+half = broadcast(0.5, 2**35, 1)  # as long as may be read, and still too long to be kept
+labels = broadcast(0, 2**35)
+v = broadcast(0.5, T, 4)
+
+CALLS: dict[str, Callable[[], Any]] = {
+    "forward": lambda: rnnbptt.forward(small, x),
+    "forward, bytes overflow": lambda: rnnbptt.forward(large, broadcast(0.5, 2**58, 1)),
+    "forward, float32 in": lambda: rnnbptt.forward(small, broadcast(np.float32(0.5), T, 1)),
+    "forward, big-endian in": lambda: rnnbptt.forward(small, broadcast(np.array(0.5, ">f8"), T, 1)),
+    "forward, features broadcast": lambda: rnnbptt.forward(wide, x_wide),
+    "forward, half as long": lambda: rnnbptt.forward(small, half),
+    "forward, wide batch": lambda: rnnbptt.forward(small, broadcast(0.5, 2, 2**35, 1)),
+    "linear_scan": lambda: rnnbptt.linear_scan(small.W_hh, v),
+    "linear_scan, half as long": lambda: rnnbptt.linear_scan(small.W_hh, broadcast(0.5, 2**34, 4)),
+    "state_gradients": lambda: rnnbptt.state_gradients(small, x),
+    "state_gradients, half as long": lambda: rnnbptt.state_gradients(small, half),
+    "closed form": lambda: rnnbptt.state_gradients(small, half, method="closed_form"),
+    "matrix_powers": lambda: rnnbptt.matrix_powers(small.W_hh, T),
+    "matrix_powers, bytes overflow": lambda: rnnbptt.matrix_powers(small.W_hh, 2**62),
+    "loss_and_grad": lambda: rnnbptt.loss_and_grad(small, x, x),
+    "loss_and_grad, bytes overflow": lambda: rnnbptt.loss_and_grad(small, broadcast(0.5, 2**59, 1), broadcast(0.5, 2**59, 1)),
+    "loss_and_grad by x": lambda: rnnbptt.loss_and_grad(small, half, half, wrt="x"),
+    "loss_and_grad, weights": lambda: rnnbptt.loss_and_grad(small, half, half, weights=broadcast(1.0, 2**35)),
+    "loss_and_grad, mask": lambda: rnnbptt.loss_and_grad(small, half, half, mask=broadcast(True, 2**35)),
+    "loss_and_grad, callable": lambda: rnnbptt.loss_and_grad(small, half, None, loss=lambda o, y: (0.0, o)),
+    "loss_and_grad, wide batch": lambda: rnnbptt.loss_and_grad(
+        small, broadcast(0.5, 2, 2**33, 1), broadcast(0.5, 2, 2**33, 1)
+    ),
+    "vjp": lambda: rnnbptt.vjp(small, x, x),
+    "vjp by x": lambda: rnnbptt.vjp(small, half, half, wrt="x"),
+    "Objective": lambda: rnnbptt.Objective(x, x, like=small),
+    "random": lambda: Params.random(1, 2**20, 1),
+    "random, bytes overflow": lambda: Params.random(2**40, 2**40, 1),
+    "unravel": lambda: small.unravel(x[:, 0]),
+}  # fmt: skip
+
+
+def check(name: str) -> None:
+    """Fail once for lack of memory, and go on as if nothing had happened."""
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((2, 20, 1))
+    expected = rnnbptt.reference.loss_and_grad(small, a, b)
+    before = small.ravel().tobytes(), a.tobytes(), b.tobytes()
+    for _ in range(2):
+        try:
+            CALLS[name]()
+        except MemoryError as error:
+            # NumPy's own copies name them in units of 1024.
+            assert any(unit in str(error) for unit in (" bytes", "GiB", "TiB", "PiB", "EiB")), str(error)
+        else:
+            raise AssertionError("that was possible?")
+        loss, gradients = rnnbptt.loss_and_grad(small, a, b)
+        assert abs(loss - expected[0]) < 1e-12
+        np.testing.assert_allclose(gradients.ravel(), expected[1].ravel(), rtol=1e-10, atol=1e-12)
+        assert (small.ravel().tobytes(), a.tobytes(), b.tobytes()) == before
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_too_large(name: str) -> None:
+    # In a process of its own, where memory that is really touched is limited.
+    here = Path(__file__)
+    code = f"import sys; sys.path.insert(0, {str(here.parent)!r}); import test_memory; test_memory.check({name!r})"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_long_sequences_need_little_memory() -> None:
+    # States of all steps would take 1.3 GB; what is kept between windows is a fraction.
+    code = """
+import resource, numpy as np, rnnbptt
+params = rnnbptt.Params.random(1, 8, 1, rng=0)
+x = np.broadcast_to(np.array(0.5), (20_000_000, 1))
+rnnbptt.loss_and_grad(params, x[:1000], x[:1000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rnnbptt.loss_and_grad(params, x, x)
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+assert grown < 600e6, grown
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], timeout=SECONDS, check=True)

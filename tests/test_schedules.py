@@ -1,0 +1,175 @@
+"""Every schedule gives the same gradients; the number of threads does not change a bit of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnnbptt
+from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
+from rnnbptt.params import Gradients, Params
+from tolerances import gradient_bound, relative_error, sequential_bound
+
+LEVELS = range(7)
+WINDOWS = (0, 1, 2, 5)
+SPLITS = (0, 1, 3)
+PIECES = (-1, 0, 1, 2, 17)
+THREADS = (1, 2, 3, 4, 8)
+T = 150
+
+
+def gaussian(rng: np.random.Generator, h: int, radius: float) -> Array:
+    W: Array = rng.standard_normal((h, h))
+    return W * (radius / np.abs(np.linalg.eigvals(W)).max())
+
+
+def orthogonal(rng: np.random.Generator, h: int, radius: float) -> Array:
+    return radius * np.linalg.qr(rng.standard_normal((h, h)))[0]
+
+
+def identity(rng: np.random.Generator, h: int, radius: float) -> Array:
+    return radius * np.eye(h)
+
+
+def non_normal(rng: np.random.Generator, h: int, radius: float) -> Array:
+    """Eigenvalues small, powers large for a while: a triangle with a heavy upper part."""
+    W: Array = np.triu(rng.standard_normal((h, h)), 1)
+    np.fill_diagonal(W, radius * rng.choice([-1.0, 1.0], h))
+    return W
+
+
+def defective(rng: np.random.Generator, h: int, radius: float) -> Array:
+    """One Jordan block: a single eigenvector."""
+    return radius * np.eye(h) + np.eye(h, k=1)
+
+
+MATRICES = {
+    "gaussian 0.9": (gaussian, 0.9),
+    "gaussian 1.05": (gaussian, 1.05),
+    "orthogonal 1": (orthogonal, 1.0),
+    "identity 1": (identity, 1.0),
+    "identity 1.05": (identity, 1.05),
+    "non-normal 0.5": (non_normal, 0.5),
+    "non-normal 0.9": (non_normal, 0.9),
+    "defective 0.5": (defective, 0.5),
+    "defective 0.95": (defective, 0.95),
+    "zero": (identity, 0.0),
+}
+
+
+@cache
+def posed(matrix: str, dtype: Scalar, ragged: bool) -> tuple[Case, Gradients, Gradients]:
+    """Return a problem, its exact gradients, and those of the recursion step by step."""
+    family, radius = MATRICES[matrix]
+    rng = np.random.default_rng(len(matrix))
+    d, h, q = 2, 6, 3
+    sizes = (T, 5, d, h, q) if ragged else (T, 1, d, h, q)
+    case = build(rng, dtype, sizes, steps=STEP_OPTIONS if ragged else ())
+    own = dict(case.params.items())
+    # What enters is made small where powers are large, so that float32 has room.
+    W_hh = family(rng, h, radius)
+    case = case._replace(params=Params(**(own | {"W_hh": W_hh.astype(dtype)})))
+    return case, case.oracle()[1], case.sequential()[1]
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("ragged", [False, True], ids=["single", "ragged"])
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_every_schedule(matrix: str, levels: int, ragged: bool, dtype: Scalar) -> None:
+    case, exact, sequential = posed(matrix, dtype, ragged)
+    bound = gradient_bound(dtype, case.params.shape[1], T, MATRICES[matrix][1])
+    worse = []
+    for window, splits, piece in product(WINDOWS, SPLITS, PIECES):
+        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece}
+        _, actual = case.scheduled(**schedule)
+        for name, gradient in actual.items():
+            expected = getattr(exact, name)
+            own = relative_error(getattr(sequential, name), expected)
+            error = relative_error(gradient, expected)
+            # Where the recursion step by step keeps the bound, so must every schedule.
+            if not error <= sequential_bound(dtype, own) or (own <= bound and not error <= bound):
+                worse.append((schedule, name, error, bound, own))
+    assert worse == []
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_schedule_with_every_loss_and_term(loss: Any, dtype: Scalar) -> None:
+    rng = np.random.default_rng(5)
+    for biases, direct, h0 in product((False, True), repeat=3):
+        case = build(
+            rng, dtype, (37, 4, 3, 5, 2), loss=loss, biases=biases, direct=direct, h0=h0, steps=STEP_OPTIONS
+        )
+        exact_loss, exact = case.oracle()
+        bound = gradient_bound(dtype, 5, 37, 0.9)
+        for levels, window, piece in product(LEVELS, (0, 1, 3), (0, 4)):
+            value, actual = case.scheduled(levels=levels, window=window, piece=piece)
+            assert abs(value - exact_loss) <= bound * max(1.0, abs(exact_loss))
+            for name, gradient in actual.items():
+                assert relative_error(gradient, getattr(exact, name)) <= bound, (name, levels, window, piece)
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("wrt", ["W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx", "h0", "x"])
+def test_a_gradient_alone_is_the_one_among_all(wrt: str, dtype: Scalar) -> None:
+    case = build(np.random.default_rng(6), dtype, (70, 3, 2, 5, 2), steps=("lengths",))
+    for levels, window in product((0, 1, 3), (0, 4)):
+        loss, all_of_them = case.scheduled(levels=levels, window=window, piece=0)
+        alone = case._replace(options=case.options)
+        dataset = rnnbptt.dataset.Dataset(
+            alone.params, alone.x, alone.options["h0"], lengths=alone.options["lengths"], wrt=(wrt,)
+        )
+        problem = dataset.pose("mse", dataset.targets("mse", alone.y), levels=levels, window=window, piece=0)
+        value, actual = dataset.gradients(problem, alone.params, 1)
+        assert value == loss
+        assert [name for name, _ in actual.items()] == [wrt]
+        expected = getattr(all_of_them, wrt)
+        assert relative_error(getattr(actual, wrt), expected) <= gradient_bound(dtype, 5, 70, 0.9)
+
+
+# --- threads ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("sizes", [(3000, 1, 3, 20, 2), (1000, 9, 2, 33, 3), (40, 200, 5, 17, 4), (1, 1, 1, 1, 1)])
+def test_no_bit_depends_on_the_number_of_threads(sizes: tuple[int, int, int, int, int], dtype: Scalar) -> None:
+    case = build(np.random.default_rng(7), dtype, sizes, steps=("weights", "lengths"))
+    expected_loss, expected = case.engine(num_threads=1)
+    expected_states = rnnbptt.forward(case.params, case.x, case.options["h0"], num_threads=1)
+    expected_scan = rnnbptt.linear_scan(case.params.W_hh, expected_states.hidden, num_threads=1)
+    for threads in THREADS[1:]:
+        loss, actual = case.engine(num_threads=threads)
+        assert loss == expected_loss
+        assert_identical(actual, expected)
+        states = rnnbptt.forward(case.params, case.x, case.options["h0"], num_threads=threads)
+        for a, e in zip(states, expected_states, strict=True):
+            assert a.tobytes() == e.tobytes()
+        scan = rnnbptt.linear_scan(case.params.W_hh, expected_states.hidden, num_threads=threads)
+        assert scan.tobytes() == expected_scan.tobytes()
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
+def test_no_bit_depends_on_the_number_of_threads_on_any_schedule(dtype: Scalar) -> None:
+    case = build(np.random.default_rng(8), dtype, (400, 3, 2, 11, 2), steps=("lengths",))
+    for levels, window, splits, piece in product(LEVELS, (0, 2), (1, 4), (0, 5)):
+        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece}
+        loss, expected = case.scheduled(1, **schedule)
+        for threads in THREADS[1:]:
+            value, actual = case.scheduled(threads, **schedule)
+            assert value == loss
+            assert_identical(actual, expected)
+
+
+def test_no_bit_changes_from_call_to_call() -> None:
+    case = build(np.random.default_rng(9), np.float64, (500, 2, 3, 16, 2))
+    objective = rnnbptt.Objective(case.x, case.y, like=case.params, num_threads=2, **case.options)
+    loss, expected = objective(case.params)
+    for _ in range(100):
+        value, actual = objective(case.params)
+        assert value == loss
+        assert_identical(actual, expected)
