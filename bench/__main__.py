@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.contenders import CONTENDERS, OURS, Role
 from bench.measure import Bench, Measurement, Settings
-from bench.problems import GRID, SWEEPS, Shape, Sweep
+from bench.problems import DTYPES, GRID, SWEEPS, Shape, Sweep
 from bench.report import Run, markdown
 
 QUICK = Settings(burst=0.03, tuning=0.05, patience=3.0, fewer_threads=False)
@@ -50,6 +50,8 @@ def main() -> None:
             missing=bench.missing,
             limits=bench.limits,
         )
+        for dtype in DTYPES:
+            bench.measure_limit(dtype)
         for shape in grid:
             run.grid.append(bench.measure(shape))
             show(run, run.grid[-1])

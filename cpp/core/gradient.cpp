@@ -11,11 +11,15 @@
 namespace rnnbptt {
 namespace {
 
-// Rows as long as a cache line start at one; shorter ones never cross one.
+// Rows as long as a cache line start at one; shorter ones never cross one. Long rows are kept from lying a power of
+// two apart: the same columns of many rows would fall into the same few sets of the first cache.
 template <typename Scalar>
 Index padded(Index n) {
   constexpr Index line = 64 / static_cast<Index>(sizeof(Scalar));
-  if (n >= line) return (n + line - 1) / line * line;
+  if (n >= line) {
+    const Index whole = (n + line - 1) / line * line;
+    return whole % (8 * line) == 0 ? whole + line : whole;
+  }
   Index size = 1;
   while (size < n) size *= 2;
   return size;
@@ -113,7 +117,7 @@ class Sweep {
     loaded_ = w;
     window_ = make_window(problem_, model_.L, w * length, (w + 1) * length);
     const Index row_size = x_row_ + o_row_ + 2 * s_row_;
-    block_ = std::clamp<Index>((Index{1} << 17) / row_size / 8 * 8, 32, most_block);
+    block_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_block);
     split_rows_ = ((window_.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
   }
 

@@ -141,7 +141,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   const double set_bytes =
       sizeof(Scalar) * (h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0));
   const double rows_per_split = set_bytes > 512e3 ? 128 : 64;
-  const Index most_splits = set_bytes > 512e3 ? 8 : 16;
+  const Index most_splits = set_bytes > 256e3 ? 8 : 16;
   while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows)
     best.splits *= 2;
   if (choices.splits > 0) best.splits = choices.splits;

@@ -15,7 +15,7 @@ from .problem import Array, Loss, Problem, kept, pose, running_steps
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from numpy.typing import ArrayLike, DTypeLike
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from ..params import Params
 
@@ -181,7 +181,7 @@ def vjp(
     model, inputs = Model.of(params), kept(inputs, running)
     hidden = kept(states(model, inputs, start), running)
     found = FORMS[form].gradients(model, inputs, start, hidden, kept(cotangent, running), names)
-    return as_gradients(found, batched, batch_first)
+    return as_gradients(found, running, batched, batch_first)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -224,13 +224,15 @@ def solve(problem: Problem, names: Collection[str], form: str) -> tuple[Any, Gra
     hidden, o = problem.run()
     L, d_o = problem.evaluate(o)
     found = FORMS[form].gradients(problem.model, problem.x, problem.h0, hidden, d_o, names)
-    return L, as_gradients(found, problem.batched, problem.batch_first)
+    return L, as_gradients(found, problem.running, problem.batched, problem.batch_first)
 
 
-def as_gradients(found: dict[str, Array], batched: bool, batch_first: bool) -> Gradients:
-    """Hand gradients back in the caller's layout."""
+def as_gradients(
+    found: dict[str, Array], running: NDArray[np.bool_] | None, batched: bool, batch_first: bool
+) -> Gradients:
+    """Hand gradients back in the caller's layout; that by the input of a step that is not run is zero."""
     if "x" in found:
-        found["x"] = as_given(found["x"], batched, batch_first)
+        found["x"] = as_given(kept(found["x"], running), batched, batch_first)
     if "h0" in found and not batched:
         found["h0"] = found["h0"][0]
     return Gradients(**found)

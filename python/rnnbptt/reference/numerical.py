@@ -173,4 +173,4 @@ def numerical_gradient(
             unit = np.zeros(found[name].shape)
             unit[index] = 1
             found[name][index] = slope(problem, {name: unit}, how)
-    return as_gradients(found, problem.batched, problem.batch_first)
+    return as_gradients(found, problem.running, problem.batched, problem.batch_first)
