@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -137,7 +136,7 @@ def test_vjp_of_the_loss_is_its_gradient(case: Case) -> None:
     )
     _, expected = case.engine()
     names = {n: v for n, v in expected.items() if n not in ("b_h", "b_q")}  # sums that may cancel
-    assert_same(replace(g, b_h=None, b_q=None), Gradients(**names), FORMS)
+    assert_same(g._replace(b_h=None, b_q=None), Gradients(**names), FORMS)
 
 
 # --- parts and wholes ---------------------------------------------------------------------------------------
@@ -228,12 +227,12 @@ def test_batch_first_is_the_same_in_another_layout(case: Case) -> None:
     other = Case(case.params, case.x.swapaxes(0, 1), case.y.swapaxes(0, 1), turned)
     value, actual = other.engine(batch_first=True)
     assert value == loss
-    assert_same(replace(actual, x=present(actual.x).swapaxes(0, 1)), expected, 0.0)
+    assert_same(actual._replace(x=present(actual.x).swapaxes(0, 1)), expected, 0.0)
     copied = Case(
         case.params, *(np.ascontiguousarray(a.swapaxes(0, 1)) for a in (case.x, case.y)), turned
     ).engine(batch_first=True)
     assert copied[0] == loss
-    assert_same(replace(copied[1], x=present(copied[1].x).swapaxes(0, 1)), expected, 0.0)
+    assert_same(copied[1]._replace(x=present(copied[1].x).swapaxes(0, 1)), expected, 0.0)
     h0 = case.options.get("h0")
     for a, e in zip(
         rnnbptt.forward(case.params, other.x, h0, batch_first=True),

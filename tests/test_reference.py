@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +72,7 @@ def test_directional_derivative_of_each_gradient(
         v = rng.standard_normal(gradient.shape)
         v *= np.copysign(1, np.sum(v * gradient)) / np.linalg.norm(v)
         v += gradient / max(size, 1e-300)
-        direction = replace(Gradients(), **{name: v})
+        direction = Gradients(**{name: v})
         slope = reference.directional_derivative(
             case.params, case.x, case.y, direction, **case.options, method=method
         )

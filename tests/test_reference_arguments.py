@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -127,7 +126,7 @@ def test_layouts(seed: int) -> None:
     )
     assert other == loss
     assert t.x is not None
-    assert_same(replace(t, x=t.x.swapaxes(0, 1)), g, FORMS)
+    assert_same(t._replace(x=t.x.swapaxes(0, 1)), g, FORMS)
 
     first = {k: v[0] if k in ("h0", "lengths") else v if k == "loss" else v[:, 0] for k, v in options.items()}
     one = {k: v[:1] if k in ("h0", "lengths") else v if k == "loss" else v[:, :1] for k, v in options.items()}
@@ -138,7 +137,7 @@ def test_layouts(seed: int) -> None:
     assert s.h0 is not None
     assert s.x.shape == x[:, 0].shape
     assert s.h0.shape == (params.shape[1],)
-    assert_same(replace(s, x=s.x[:, np.newaxis], h0=s.h0[np.newaxis]), g, 0.0)
+    assert_same(s._replace(x=s.x[:, np.newaxis], h0=s.h0[np.newaxis]), g, 0.0)
 
 
 def test_forward_layouts() -> None:

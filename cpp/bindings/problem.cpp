@@ -93,11 +93,11 @@ class BoundProblem {
     py::dict result;
     result["L"] = taken_.L;
     result["windows"] = taken_.windows;
-    result["window"] = schedule_.window;
+    result["window"] = taken_.schedule.window;
     result["levels_wanted"] = schedule_.levels;
-    result["splits"] = schedule_.splits;
-    result["piece"] = schedule_.piece;
-    result["bytes"] = schedule_.memory;
+    result["splits"] = taken_.schedule.splits;
+    result["piece"] = taken_.schedule.piece;
+    result["bytes"] = taken_.schedule.memory;
     return result;
   }
 

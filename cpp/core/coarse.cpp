@@ -50,10 +50,10 @@ void Coarsening<Scalar>::build_plain(const Params<const Scalar>& params, bool in
   model_.Obs = pack<Scalar>(workspace_, W_qh);
   model_.Obs_T = pack<Scalar>(workspace_, W_qh.transposed());
   if (input_gradient) model_.Ctrl = pack<Scalar>(workspace_, W_hx);
-  model_.direct = params.W_qx != nullptr;
-  if (model_.direct) {
-    model_.Direct_T = pack<Scalar>(workspace_, W_qx.transposed());
-    if (input_gradient) model_.Direct = pack<Scalar>(workspace_, W_qx);
+  if (params.W_qx != nullptr) {
+    DirectBand<Scalar> band{0, q, d, pack<Scalar>(workspace_, W_qx.transposed()), {}};
+    if (input_gradient) band.straight = pack<Scalar>(workspace_, W_qx);
+    model_.direct.push_back(band);
   }
   model_.bias_s = params.b_h;
   model_.bias_o = params.b_q;
@@ -74,7 +74,7 @@ void Coarsening<Scalar>::build_lifted(Run& run, const Params<const Scalar>& para
   const Index L = lift_.steps;
   if (L == 1) return;  // its powers grow too fast: stay with the plain model
   model_.L = L;
-  model_.lifted = model_.direct = true;
+  model_.lifted = true;
   model_.inputs = L * d;
   model_.outputs = L * q;
 
@@ -111,12 +111,17 @@ void Coarsening<Scalar>::build_lifted(Run& run, const Params<const Scalar>& para
       if (params.W_qx != nullptr)
         for (Index m = 0; m < q; ++m) row[j * q + m] += static_cast<double>(params.W_qx[m * d + i]);
     }
-  const MatrixView<const double> Direct_T{direct_T, L * d, L * q, L * q};
-  model_.Direct_T = pack<Scalar>(workspace_, Direct_T);
-  if (input_gradient) {
-    model_.Ctrl = pack<Scalar>(workspace_, Ctrl_T.transposed());
-    model_.Direct = pack<Scalar>(workspace_, Direct_T.transposed());
+  // Bands of a panel or more: narrower ones would waste the vectors they save on.
+  Index bands = std::min<Index>(L, 4);
+  while (bands > 1 && L * q / bands < kernels::table().of<Scalar>().panel_columns) bands /= 2;
+  for (Index band = 0; band < bands; ++band) {
+    const Index first = band * (L / bands), end = first + L / bands;
+    const MatrixView<const double> part{direct_T + first * q, end * d, (end - first) * q, L * q};
+    DirectBand<Scalar> result{first * q, part.columns, part.rows, pack<Scalar>(workspace_, part), {}};
+    if (input_gradient) result.straight = pack<Scalar>(workspace_, part.transposed());
+    model_.direct.push_back(result);
   }
+  if (input_gradient) model_.Ctrl = pack<Scalar>(workspace_, Ctrl_T.transposed());
 
   // A bias is a constant input: its effects over the steps of a chunk add up.
   if (bias_) {

@@ -4,24 +4,37 @@
 //   o_c = Obs s + Direct x_c + bias_o     with s = s_c for L = 1, s = s_{c-1} for a lift
 #pragma once
 
+#include <vector>
+
 #include "core/lift.hpp"
 
 namespace rnnbptt {
+
+// A band of the direct term: outputs of some consecutive time steps, and the inputs up to the last of them.
+// Later inputs do not reach them, so that bands leave out most of the zeros of a lift's triangular Toeplitz
+// block.
+template <typename Scalar>
+struct DirectBand {
+  Index first_output = 0, outputs = 0;
+  Index inputs = 0;
+  Packed<Scalar> transposed;  // (inputs, outputs)
+  Packed<Scalar> straight;    // (outputs, inputs): for gradients with respect to inputs only
+};
 
 template <typename Scalar>
 struct CoarseModel {
   Index L = 1;
   Index h = 0, inputs = 0, outputs = 0;
   bool lifted = false;  // outputs read the state before the step
-  bool direct = false;
+  std::vector<DirectBand<Scalar>> direct;
 
   // Right factors of the products with rows of states, inputs and output gradients.
   Packed<Scalar> A_T, A;              // plain recurrence, forward and backward
   Packed<double> A_T_wide, A_wide;    // the same in float64, for the lift of a float32 model
   MatrixView<const Scalar> A_plain;   // where A lies: of a plain model,
   MatrixView<const double> A_lifted;  // and of a lifted one
-  Packed<Scalar> Ctrl_T, Obs_T, Obs, Direct_T;
-  Packed<Scalar> Ctrl, Direct;  // for gradients with respect to inputs only
+  Packed<Scalar> Ctrl_T, Obs_T, Obs;
+  Packed<Scalar> Ctrl;  // for gradients with respect to inputs only
   const Scalar* bias_s = nullptr;
   const Scalar* bias_o = nullptr;
 };

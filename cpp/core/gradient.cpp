@@ -11,8 +11,8 @@
 namespace rnnbptt {
 namespace {
 
-// Rows as long as a cache line start at one; shorter ones never cross one. Long rows are kept from lying a power of
-// two apart: the same columns of many rows would fall into the same few sets of the first cache.
+// Rows as long as a cache line start at one; shorter ones never cross one. Long rows are kept from lying a
+// power of two apart: the same columns of many rows would fall into the same few sets of the first cache.
 template <typename Scalar>
 Index padded(Index n) {
   constexpr Index line = 64 / static_cast<Index>(sizeof(Scalar));
@@ -168,32 +168,36 @@ class Sweep {
     // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
     const Index shift = model_.lifted ? -1 : 0;
     std::fill(losses_, losses_ + schedule_.splits, 0.0);
-    for_blocks(model_.outputs * (2 * h_ + (model_.direct ? 2 * model_.inputs : 0) + h_), [&](Index first,
-                                                                                             Index to,
-                                                                                             Index split) {
-      // Row 0 is a start state: it has no outputs, and nothing before it.
-      const Index from = std::max<Index>(first, 1);
-      if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
-      if (from == to) return;
-      Scalar* o = d_ + from * o_row_;
-      const Scalar* x = x_ + from * x_row_;
-      const Scalar* s = s_ + (from + shift) * s_row_;
-      if (problem_.loss == Loss::given) {
-        gather(window_, model_.L, problem_.y, problem_.shape.q, from, to, d_, o_row_);
-      } else {
-        multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
-        if (model_.direct)
-          multiply<Scalar>(to - from, {x, x_row_}, model_.Direct_T, {o, o_row_}, {o, o_row_});
-        losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
-                                    targets_ + split * most_block * o_row_);
-      }
-      multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
-      const CoarseGradients<Scalar> set = sums_of(split);
-      if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
-      if (set.Direct != nullptr)
-        add_outer(to - from, o, o_row_, model_.outputs, x, x_row_, model_.inputs, set.Direct, model_.inputs);
-      if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
-    });
+    for_blocks(
+        model_.outputs * (2 * h_ + (model_.direct.empty() ? 0 : 2 * model_.inputs) + h_),
+        [&](Index first, Index to, Index split) {
+          // Row 0 is a start state: it has no outputs, and nothing before it.
+          const Index from = std::max<Index>(first, 1);
+          if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
+          if (from == to) return;
+          Scalar* o = d_ + from * o_row_;
+          const Scalar* x = x_ + from * x_row_;
+          const Scalar* s = s_ + (from + shift) * s_row_;
+          if (problem_.loss == Loss::given) {
+            gather(window_, model_.L, problem_.y, problem_.shape.q, from, to, d_, o_row_);
+          } else {
+            multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
+            for (const DirectBand<Scalar>& band : model_.direct) {
+              Scalar* part = o + band.first_output;
+              multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_}, {part, o_row_});
+            }
+            losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
+                                        targets_ + split * most_block * o_row_);
+          }
+          multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
+          const CoarseGradients<Scalar> set = sums_of(split);
+          if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
+          if (set.Direct != nullptr)
+            for (const DirectBand<Scalar>& band : model_.direct)
+              add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
+                        set.Direct + band.first_output * model_.inputs, model_.inputs);
+          if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
+        });
     const Index rows = window_.rows;
     const Index unset = model_.lifted ? rows - 1 : 0;  // the one row of g that no outputs reach
     if (rows > 0) std::fill(g_ + unset * s_row_, g_ + (unset + 1) * s_row_, Scalar{0});
@@ -244,8 +248,9 @@ class Sweep {
     for_blocks(model_.inputs * (h_ + model_.outputs), [&](Index from, Index to, Index) {
       const kernels::Rows<Scalar*> dx{dx_ + from * x_row_, x_row_};
       multiply<Scalar>(to - from, {g_ + from * s_row_, s_row_}, model_.Ctrl, {}, dx);
-      if (model_.direct)
-        multiply<Scalar>(to - from, {d_ + from * o_row_, o_row_}, model_.Direct, {dx.base, dx.stride}, dx);
+      for (const DirectBand<Scalar>& band : model_.direct)
+        multiply<Scalar>(to - from, {d_ + from * o_row_ + band.first_output, o_row_}, band.straight,
+                         {dx.base, dx.stride}, dx);
       scatter(window_, model_.L, dx_, x_row_, problem_.shape.d, from, to, gradients_.x);
     });
   }
@@ -373,11 +378,19 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   Taken report;
   Coarsening<Scalar> coarsening(run, workspace, problem.shape, params, schedule.levels,
                                 static_cast<bool>(gradients.x));
+  Schedule followed = schedule;
+  if (coarsening.model().L != Index{1} << schedule.levels) {
+    // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
+    followed.choices.levels = 0;
+    while (Index{1} << followed.choices.levels < coarsening.model().L) ++followed.choices.levels;
+    followed = plan(problem, params.b_h != nullptr, static_cast<bool>(gradients.x), followed.choices);
+  }
   double loss = 0;
   if (sizeof(Scalar) == sizeof(double) || !coarsening.model().lifted)
-    loss = Sweep<Scalar, Scalar>(run, workspace, problem, gradients, schedule, coarsening)(report);
+    loss = Sweep<Scalar, Scalar>(run, workspace, problem, gradients, followed, coarsening)(report);
   else
-    loss = Sweep<Scalar, double>(run, workspace, problem, gradients, schedule, coarsening)(report);
+    loss = Sweep<Scalar, double>(run, workspace, problem, gradients, followed, coarsening)(report);
+  report.schedule = followed;
   if (taken != nullptr) *taken = report;
   return loss;
 }

@@ -8,6 +8,7 @@ namespace rnnbptt {
 
 // What a gradient was computed with.
 struct Taken {
+  Schedule schedule;
   Index L = 1;  // time steps in one coarse step
   Index windows = 1;
 };

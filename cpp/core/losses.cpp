@@ -51,12 +51,13 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
                           : problem.loss == Loss::mse         ? 1.0 / static_cast<double>(q)
                                                               : 1.0;
   const double share = per_step / problem.weight_sum;  // of l / per_step in L
-  // Targets of equal weight are read row by row like the outputs, copied where they do not lie so: whatever their
-  // layout, there is one order of sums.
+  // Targets of equal weight are read row by row like the outputs, copied where they do not lie so: whatever
+  // their layout, there is one order of sums.
   const bool uniform = problem.y && !problem.weights;
   const bool row_by_row = row_stride != L * q;
   const bool in_place = row_by_row && (L == 1 || problem.y.step == q);
-  if (uniform && !in_place) gather(window, L, problem.y, q, from, to, targets - from * row_stride, row_stride);
+  if (uniform && !in_place)
+    gather(window, L, problem.y, q, from, to, targets - from * row_stride, row_stride);
   double total = 0;
 
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
@@ -70,7 +71,8 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
         if (steps == L && !row_by_row) count = std::min(j1, segment.length / L + 1) - j;
         const Scalar* y = targets + (segment.first_row + j - from) * row_stride;
         if (in_place) y = problem.y.at(segment.time + (j - 1) * L, segment.sequence);
-        total += share * squared(steps * q + (count - 1) * row_stride, row, y, static_cast<Scalar>(2 * share));
+        total +=
+            share * squared(steps * q + (count - 1) * row_stride, row, y, static_cast<Scalar>(2 * share));
         j += count - 1;
         continue;
       }
@@ -93,6 +95,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
 }
 
 template double loss_rows(const Problem<float>&, const Window&, Index, Index, Index, float*, Index, float*);
-template double loss_rows(const Problem<double>&, const Window&, Index, Index, Index, double*, Index, double*);
+template double loss_rows(const Problem<double>&, const Window&, Index, Index, Index, double*, Index,
+                          double*);
 
 }  // namespace rnnbptt

@@ -85,6 +85,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
 
   // Cycles of a gradient with L steps in one; the counts of products are those of backward.cpp.
   Schedule best;
+  best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();
   for (int levels = 0; levels <= most_levels && (levels == 0 || longest >= 8 << levels); ++levels) {
     const double L = 1 << levels;
@@ -106,7 +107,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
                 3 * product_cycles(q, h, L * inputs, 8) + levels * cycles_per_lift_level + cycles_per_lift +
                 in * out * 2;
     }
-    if (cycles < best_cycles) {
+    if (choices.levels >= 0 ? levels == choices.levels : cycles < best_cycles) {
       best_cycles = cycles;
       best.levels = levels;
       best.piece = scanned.piece;
@@ -119,8 +120,8 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   // Per coarse row: inputs, outputs, states and their gradients.
   const double row_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + 2 * h) +
                            (sizeof(Scalar) == 4 && best.levels > 0 ? 8 * h : 0);
-  // All steps at once if they fit; else windows that stay in the caches, for each of which one state per sequence is
-  // kept and the forward pass run twice.
+  // All steps at once if they fit; else windows that stay in the caches, for each of which one state per
+  // sequence is kept and the forward pass run twice.
   const double steps = ceil_div(longest, L);
   const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
   const auto bytes = [&](double window) {
@@ -140,7 +141,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   const double rows = static_cast<double>(best.window) * B;
   const double set_bytes =
       sizeof(Scalar) * (h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0));
-  const double rows_per_split = set_bytes > 512e3 ? 128 : 64;
+  const double rows_per_split = set_bytes > 512e3 ? 128 : 56;
   const Index most_splits = set_bytes > 256e3 ? 8 : 16;
   while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows)
     best.splits *= 2;

@@ -6,16 +6,6 @@
 
 namespace rnnbptt {
 
-// Everything here depends on the problem alone, never on the number of threads: so do the results, to the
-// bit.
-struct Schedule {
-  int levels = 0;     // doublings wanted: L = 2^levels time steps in one coarse step
-  Index window = 0;   // coarse steps held at once; the forward pass keeps one state per sequence and window
-  Index splits = 1;   // partial sums the weight gradients are collected in, and tasks of a phase
-  Index piece = 0;    // coarse steps in a lane of the scan; 0 for whole sequences
-  double memory = 0;  // bytes of the largest arrays
-};
-
 // What a caller may prescribe; negative or zero members leave the choice to the schedule.
 struct Choices {
   int levels = -1;
@@ -23,6 +13,16 @@ struct Choices {
   Index splits = 0;
   Index piece = -1;
   double memory_limit = 0;
+};
+
+// Everything here depends on the problem alone, never on the number of threads: so do the results, to the bit.
+struct Schedule {
+  int levels = 0;    // doublings wanted: L = 2^levels time steps in one coarse step
+  Index window = 0;  // coarse steps held at once; the forward pass keeps one state per sequence and window
+  Index splits = 1;  // partial sums the weight gradients are collected in, and tasks of a phase
+  Index piece = 0;   // coarse steps in a lane of the scan; 0 for whole sequences
+  double memory = 0;  // bytes of the largest arrays
+  Choices choices;    // what was prescribed
 };
 
 template <typename Scalar>

@@ -19,6 +19,7 @@ from . import reference
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
 from .runtime import build_info, get_num_threads, set_num_threads
+from .schedule import Schedule, explain
 from .trajectories import forward, linear_scan, matrix_powers, state_gradients
 
 __version__ = _core.__version__
@@ -27,8 +28,10 @@ __all__ = [
     "Gradients",
     "Objective",
     "Params",
+    "Schedule",
     "Trajectory",
     "build_info",
+    "explain",
     "forward",
     "get_num_threads",
     "linear_scan",

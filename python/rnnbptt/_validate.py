@@ -122,7 +122,9 @@ def _numeric(name: str, value: object) -> NDArray[Any]:
     # Not result.nbytes, which wraps around for broadcast arrays.
     count = math.prod(result.shape) * result.itemsize
     if count > MAX_BYTES:
-        raise MemoryError(f"{name} of shape {result.shape} stands for {count} bytes; at most {MAX_BYTES} are read")
+        raise MemoryError(
+            f"{name} of shape {result.shape} stands for {count} bytes; at most {MAX_BYTES} are read"
+        )
     return result
 
 
@@ -332,9 +334,7 @@ def step_weights(
     return combined, counts
 
 
-def used_steps(
-    weights: FloatArray | None, lengths: IntArray | None, steps: int
-) -> NDArray[np.bool_] | None:
+def used_steps(weights: FloatArray | None, lengths: IntArray | None, steps: int) -> NDArray[np.bool_] | None:
     """Return which (T, B) steps take part in the loss; ``None`` for all."""
     running = None if lengths is None else np.arange(steps)[:, np.newaxis] < lengths
     if weights is None:

@@ -102,7 +102,9 @@ class Objective:
         if callable(loss):
             for name, value in (("weights", weights), ("mask", mask)):
                 if value is not None:
-                    raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
+                    raise ValueError(
+                        f"{name} must be None when loss is a function: weigh the steps inside it"
+                    )
         else:
             _validate.choice("loss", loss, LOSSES)
         self._loss: Loss = loss

@@ -213,9 +213,7 @@ def state_gradients(
     if method == "closed_form":
         _validate.num_threads(num_threads)
         return _closed_form(params.W_hh, entering, out)
-    return linear_scan(
-        params.W_hh, entering, reverse=True, transpose=True, num_threads=num_threads, out=out
-    )
+    return linear_scan(params.W_hh, entering, reverse=True, transpose=True, num_threads=num_threads, out=out)
 
 
 def _closed_form(W_hh: FloatArray, e: FloatArray, out: NDArray[Any] | None) -> FloatArray:

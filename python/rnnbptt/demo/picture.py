@@ -131,7 +131,9 @@ def _gradient_flow(axes: Any, params: rnnbptt.Params, flow: Array) -> None:
     axes.axhline(0.01, color=PALE, lw=1, zorder=0)
     axes.text(lags[-1], 0.0112, "1 %", color=GREY, ha="right", va="bottom")
     # The asymptote, drawn through the last lag: parallel to the flow wherever the slowest mode rules it.
-    axes.plot(lags, flow[-1] * radius ** (lags - lags[-1]), color=GREY, lw=1.2, ls=":", label="spectral radius$^k$")
+    axes.plot(
+        lags, flow[-1] * radius ** (lags - lags[-1]), color=GREY, lw=1.2, ls=":", label="spectral radius$^k$"
+    )
     axes.plot(lags, flow, color=BLUE, lw=1.4, marker="o", ms=3, label=r"$\Vert dL_T / dh_{T-k} \Vert$")
     horizon = spectrum.memory_horizon(flow)
     if horizon is not None:

@@ -105,11 +105,15 @@ def comparison(errors: list[ForecastErrors]) -> list[str]:
     lines = [f"{'':50}{'fitted':>8}{'held out':>12}"]
     lines += [f"{e.description:50}{e.fitted:8.1f}{e.held_out:12.1f}" for e in errors]
     lines += ["", f"In the held-out years the RNN's error is {_than(network, persistence)}."]
-    lines += [f"Beside least-squares autoregression, it is {_than(network, other)}." for other in autoregressions]
+    lines += [
+        f"Beside least-squares autoregression, it is {_than(network, other)}." for other in autoregressions
+    ]
     better = sum(network.held_out < other.held_out for other in autoregressions)
     total = len(autoregressions)
     verdict = {0: "worse than every AR here", total: "better than every AR here"}
-    lines.append(f"So it is {verdict.get(better, f'better than {better} of {total} autoregressions, not all')}.")
+    lines.append(
+        f"So it is {verdict.get(better, f'better than {better} of {total} autoregressions, not all')}."
+    )
     return lines
 
 
@@ -135,10 +139,14 @@ def eigenvalues(own: list[Mode], fed_back: list[Mode]) -> list[str]:
     lines.append("")
     if found is not None:
         fading = "never fades" if math.isinf(found.decay_time) else f"fades over {found.decay_time:.0f} years"
-        lines.append(f"It found the eleven-year cycle: its own swing takes {found.period:.1f} years and {fading}.")
+        lines.append(
+            f"It found the eleven-year cycle: its own swing takes {found.period:.1f} years and {fading}."
+        )
     else:
         turning = [mode for mode in fed_back if mode.eigenvalue.imag > 0]
-        swing = f"its own swing takes {turning[0].period:.1f} years" if turning else "it does not swing at all"
+        swing = (
+            f"its own swing takes {turning[0].period:.1f} years" if turning else "it does not swing at all"
+        )
         lines.append(f"It did not find the eleven-year cycle: {swing}.")
     return lines
 

@@ -69,5 +69,7 @@ def _train_visibly(data: Sunspots, hidden: int, seed: int) -> Training:
         disable=not screen.is_terminal,
     )
     with bar:
-        task = bar.add_task("training", total=training.STARTS * training.ITERATIONS + training.FINAL_ITERATIONS)
+        task = bar.add_task(
+            "training", total=training.STARTS * training.ITERATIONS + training.FINAL_ITERATIONS
+        )
         return training.train(data, hidden, seed, lambda done: bar.update(task, completed=done))

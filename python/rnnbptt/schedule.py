@@ -1,0 +1,150 @@
+"""Which way the engine computes a gradient, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import _validate
+from .dataset import Dataset, checked
+from .runtime import build_info, get_num_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import ArrayLike
+
+    from .params import Params
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The schedule of one gradient. ``print`` it for the reasons in words.
+
+    Attributes
+    ----------
+    steps_per_chunk : int
+        L: time steps that are one step of the lifted model; 1 is plain backpropagation through time.
+    chunks : int
+        Chunks of the longest sequence: steps of the recurrence that wait for one another.
+    wanted_steps_per_chunk : int
+        What L would be if powers of ``W_hh`` did not grow too large on the way.
+    piece : int
+        Chunks in a lane of the scan; 0 where every sequence is one lane.
+    windows : int
+        Stretches of time whose states are held at once; above 1 the forward pass runs twice.
+    splits : int
+        Partial sums the weight gradients are collected in: the tasks of a phase.
+    threads : int
+        Threads the call may use. No bit of the result depends on them.
+    isa : str
+        Instruction set of the kernels.
+    workspace_bytes : int
+        Memory for states, their gradients and copies of the data, roughly.
+    """
+
+    steps_per_chunk: int
+    chunks: int
+    wanted_steps_per_chunk: int
+    piece: int
+    windows: int
+    splits: int
+    threads: int
+    isa: str
+    workspace_bytes: int
+
+    def __str__(self) -> str:
+        L = self.steps_per_chunk
+        lines = []
+        if L == 1:
+            lines.append("Plain backpropagation through time, one step after the other (L = 1):")
+            lines.append(
+                f"  powers of W_hh grow too fast for chunks of {self.wanted_steps_per_chunk} steps."
+                if self.wanted_steps_per_chunk > 1
+                else "  for these sizes, building powers of W_hh would cost more than it saves."
+            )
+        else:
+            lines.append(f"Time in {self.chunks} chunks of L = {L} steps, joined by the power W_hh^{L}:")
+            lines.append(
+                f"  one product with W_hh^{L} replaces {L} with W_hh; all else is one large product."
+            )
+            if self.wanted_steps_per_chunk > L:
+                lines.append(
+                    f"  Powers of W_hh beyond {L} grow too large; {self.wanted_steps_per_chunk} was wanted."
+                )
+        if self.piece:
+            lines.append(f"The recurrence runs in lanes of {self.piece} steps side by side, twice.")
+        if self.windows == 1:
+            lines.append("All states are held at once.")
+        else:
+            lines.append(f"{self.windows} windows, to save memory: the forward pass runs twice.")
+        lines.append(
+            f"{self.splits} partial sums, {self.threads} threads at most, kernels {self.isa}, "
+            f"{self.workspace_bytes / 2**20:.1f} MiB of workspace."
+        )
+        return "\n".join(lines)
+
+
+def explain(
+    params: Params,
+    x: ArrayLike,
+    *,
+    lengths: ArrayLike | None = None,
+    batch_first: bool = False,
+    wrt: Collection[str] | None = None,
+    num_threads: int | None = None,
+    memory_limit: int | None = None,
+) -> Schedule:
+    """Tell which schedule a gradient takes, by computing one.
+
+    Parameters
+    ----------
+    params : Params
+        Weights: the growth of powers of ``W_hh`` takes part in the decision.
+    x : array_like, shape (T, B, d) or (T, d)
+        Inputs; only their shape matters.
+    lengths, batch_first, wrt, num_threads, memory_limit
+        As for `loss_and_grad`.
+
+    Returns
+    -------
+    Schedule
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `loss_and_grad` does.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params.random(d=2, h=32, q=2, rng=0)
+    >>> rnnbptt.explain(params, np.zeros((10_000, 2))).windows
+    1
+    """
+    dataset = Dataset(
+        checked(params), x, lengths=lengths, batch_first=batch_first, wrt=wrt, memory_limit=memory_limit
+    )
+    threads = _validate.num_threads(num_threads)
+    # The same zeros at every step: the schedule does not look at values.
+    zeros = np.broadcast_to(
+        np.zeros(params.shape[2], params.dtype), (dataset.steps, dataset.batch, params.shape[2])
+    )
+    problem = dataset.pose("given", zeros)
+    dataset.gradients(problem, params, threads)
+    taken = problem.taken()
+    longest = dataset.steps if dataset.lengths is None else int(dataset.lengths.max())
+    L = taken["L"]
+    return Schedule(
+        steps_per_chunk=L,
+        chunks=-(-longest // L),
+        wanted_steps_per_chunk=2 ** taken["levels_wanted"],
+        piece=taken["piece"],
+        windows=taken["windows"],
+        splits=taken["splits"],
+        threads=threads or get_num_threads(),
+        isa=build_info()["isa"],
+        workspace_bytes=int(taken["bytes"]),
+    )
