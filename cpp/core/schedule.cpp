@@ -50,13 +50,16 @@ struct Scanned {
 };
 
 Scanned best_scan(double h, double lanes, double steps, double width) {
-  Scanned best{ceil_div(lanes, 64) * steps * step_cycles(std::min(lanes, 64.0), h, width), 0};
+  const double plain = ceil_div(lanes, 64) * steps * step_cycles(std::min(lanes, 64.0), h, width);
+  Scanned best{plain, 0};
   // States no wider than a vector are scanned in registers: there is nothing to gain from more lanes.
   if (lanes >= 8 || h <= in_registers) return best;
   for (Index piece = shortest_piece; piece * 2 <= static_cast<Index>(steps); piece *= 2) {
     // An odd length: starts of pieces a power of two apart would fall into the same sets of the cache.
     const double cost = pieces_cost(h, lanes, steps, static_cast<double>(piece + 1), width);
-    if (cost < 0.7 * best.cycles) best = {cost, piece + 1};
+    // Pieces keep threads busy where there is enough to do: then they may cost a little more in all.
+    const double worth = plain > 3e5 ? 1.15 : 0.6;
+    if (cost < worth * plain && (best.piece == 0 || cost < best.cycles)) best = {cost, piece + 1};
   }
   return best;
 }

@@ -37,19 +37,17 @@ def autoregression(data: Sunspots, order: int) -> Array:
     return np.concatenate([np.full(order - 1, np.nan), past @ coefficients])
 
 
-def order_by_aic(data: Sunspots) -> int:
-    """Return the order of autoregression with the least Akaike information criterion.
+def best_order_in_hindsight(data: Sunspots) -> int:
+    """Return the order, up to `LONGEST_MEMORY`, whose autoregression errs least in the held-out years.
 
-    Every order is judged by the same years, those before the held-out ones with `LONGEST_MEMORY`
-    predecessors: ``n log(mean square residual) + 2 (order + 1)``.
+    No forecaster could have known it. That makes it the strictest baseline: whoever beats it beats every
+    order.
     """
-    fitted = _before_held_out(data, LONGEST_MEMORY)
-    criterion = []
-    for order in range(1, LONGEST_MEMORY + 1):
-        past, next_year = (array[LONGEST_MEMORY - order :][fitted] for array in _lagged(data, order))
-        residual = next_year - past @ np.linalg.lstsq(past, next_year, rcond=None)[0]
-        criterion.append(len(residual) * np.log(np.mean(residual**2)) + 2 * (order + 1))
-    return 1 + int(np.argmin(criterion))
+    last = int(data.year[-1])
+    return min(
+        range(1, LONGEST_MEMORY + 1),
+        key=lambda order: data.error(autoregression(data, order), HELD_OUT_FROM, last),
+    )
 
 
 def _lagged(data: Sunspots, order: int) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from . import forecasts, spectrum
 from .sunspots import HELD_OUT_FROM
@@ -56,9 +57,9 @@ def draw(path: Path, params: rnnbptt.Params, data: Sunspots, flow: Array) -> Non
         Gradient norms by lag, as `spectrum.gradient_flow` returns them.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 6.6), dpi=120, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05)
-        grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.15), width_ratios=(1, 1.3))
+        spacing = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05)
+        figure = Figure(figsize=(9, 6.8), dpi=120, layout=spacing)
+        grid = figure.add_gridspec(2, 2, height_ratios=(1, 1.25), width_ratios=(1, 1.25))
         _forecast(figure.add_subplot(grid[0, :]), params, data)
         _eigenvalues(figure.add_subplot(grid[1, 0]), params)
         _gradient_flow(figure.add_subplot(grid[1, 1]), params, flow)
@@ -122,18 +123,25 @@ def _eigenvalues(axes: Any, params: rnnbptt.Params) -> None:
         xticks=(-1, 0, 1),
         yticks=(-1, 0, 1),
     )
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.2, ncols=2, columnspacing=1)
+    # Below the axis label: inside the circle there is no place that no eigenvalue ever takes.
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.15),
+        handletextpad=0.2,
+        ncols=2,
+        columnspacing=1,
+        borderaxespad=0,
+    )
 
 
 def _gradient_flow(axes: Any, params: rnnbptt.Params, flow: Array) -> None:
     lags = np.arange(len(flow))
     radius = spectrum.spectral_radius(params.W_hh)
     axes.axhline(0.01, color=PALE, lw=1, zorder=0)
-    axes.text(lags[-1], 0.0112, "1 %", color=GREY, ha="right", va="bottom")
+    axes.text(0, 0.0105, "1 %", color=GREY, va="bottom")
     # The asymptote, drawn through the last lag: parallel to the flow wherever the slowest mode rules it.
-    axes.plot(
-        lags, flow[-1] * radius ** (lags - lags[-1]), color=GREY, lw=1.2, ls=":", label="spectral radius$^k$"
-    )
+    law = flow[-1] * radius ** (lags - lags[-1])
+    axes.plot(lags, law, color=GREY, lw=1.2, ls=":", label=f"falls as {radius:.3f}$^k$, the spectral radius")
     axes.plot(lags, flow, color=BLUE, lw=1.4, marker="o", ms=3, label=r"$\Vert dL_T / dh_{T-k} \Vert$")
     horizon = spectrum.memory_horizon(flow)
     if horizon is not None:
@@ -141,12 +149,12 @@ def _gradient_flow(axes: Any, params: rnnbptt.Params, flow: Array) -> None:
         axes.annotate(
             f"memory horizon: {horizon} years",
             (horizon, flow[horizon]),
-            xytext=(14, 18),
+            xytext=(8, 8),
             textcoords="offset points",
             color=ORANGE,
         )
     axes.set(
-        title="Gradient flow: how far back one year's loss reaches",
+        title="Gradient flow: a loss at year T, k years back",
         xlabel="lag k (years)",
         ylabel="share of lag 0",
         yscale="log",

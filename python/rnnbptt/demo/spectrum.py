@@ -77,7 +77,7 @@ def cycle(found: list[Mode]) -> Mode | None:
 
 
 def gradient_flow(params: rnnbptt.Params, lags: int) -> Array:
-    """Return ``||dL/dh_{T-k}||`` for k = 0 .. lags, as a share of lag 0, where only the last output counts."""
+    """Return ``||dL/dh_{T-k}||`` by lag k = 0 .. lags, as a share of lag 0; L sees the last output only."""
     d_o: np.ndarray[Any, np.dtype[Any]] = np.zeros((lags + 1, 1))
     d_o[-1] = 1
     norms = np.linalg.norm(rnnbptt.state_gradients(params, d_o), axis=1)[::-1]
@@ -86,6 +86,6 @@ def gradient_flow(params: rnnbptt.Params, lags: int) -> Array:
 
 
 def memory_horizon(flow: Array, share: float = 0.01) -> int | None:
-    """Return the first lag at which no more than `share` of the gradient is left; ``None`` if there is none."""
+    """Return the first lag at which less than `share` of the gradient is left; ``None`` if there is none."""
     below = np.flatnonzero(flow < share)
     return int(below[0]) if below.size else None

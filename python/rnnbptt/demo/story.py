@@ -50,7 +50,7 @@ def tell(output: Path, seed: int, hidden: int) -> None:
     say("What it learned: eigenvalues as periods and decay times", report.eigenvalues(own, fed_back))
     flow = spectrum.gradient_flow(params, LAGS)
     say("How far a gradient reaches back", report.reach(flow, own[0]))
-    say("The gradient, checked against NumPy", report.gradient(gradient_check.check(params, data)))
+    say("The gradient, checked against NumPy", report.gradient(gradient_check.check(data, hidden, seed)))
 
     picture.draw(output, params, data, flow)
     say("Picture", [str(output)])
@@ -69,7 +69,5 @@ def _train_visibly(data: Sunspots, hidden: int, seed: int) -> Training:
         disable=not screen.is_terminal,
     )
     with bar:
-        task = bar.add_task(
-            "training", total=training.STARTS * training.ITERATIONS + training.FINAL_ITERATIONS
-        )
+        task = bar.add_task("training", total=training.TOTAL_ITERATIONS)
         return training.train(data, hidden, seed, lambda done: bar.update(task, completed=done))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STARTS = 12
 ITERATIONS = 60  # of each start
 FINAL_ITERATIONS = 500  # of the best one, on all years before the held-out ones; it converges earlier
+TOTAL_ITERATIONS = STARTS * ITERATIONS + FINAL_ITERATIONS
 PENALTY = 1e-3  # times the squared norm of all parameters
 START_RADIUS = 0.5  # spectral radius of a start: one that forgets within a few years
 
@@ -117,6 +118,12 @@ def objective(data: Sunspots, like: rnnbptt.Params, before: int) -> rnnbptt.Obje
     )
 
 
+def random_start(hidden: int, seed: int, number: int) -> rnnbptt.Params:
+    """Return the start of this number."""
+    rng = np.random.default_rng([seed, number])
+    return rnnbptt.Params.random(1, hidden, 1, spectral_radius=START_RADIUS, biases=True, rng=rng)
+
+
 def train(data: Sunspots, hidden: int, seed: int, step: Callable[[int], None]) -> Training:
     """Train a linear RNN with biases to forecast the next year.
 
@@ -131,8 +138,7 @@ def train(data: Sunspots, hidden: int, seed: int, step: Callable[[int], None]) -
     seed : int
         Seed of the random starts. The result depends on nothing else.
     step : callable
-        Told how many iterations of ``STARTS * ITERATIONS + FINAL_ITERATIONS`` are over, counting those that
-        an early convergence made superfluous.
+        Told how many of `TOTAL_ITERATIONS` are over, counting those that convergence made superfluous.
     """
 
     def validation_error(params: rnnbptt.Params) -> float:
@@ -142,17 +148,14 @@ def train(data: Sunspots, hidden: int, seed: int, step: Callable[[int], None]) -
 
     descents = []
     for number in range(STARTS):
-        start = rnnbptt.Params.random(
-            1, hidden, 1, spectral_radius=START_RADIUS, biases=True, rng=np.random.default_rng([seed, number])
-        )
-        descent = Descent(data, start, VALIDATION_FROM, validation_error)
+        descent = Descent(data, random_start(hidden, seed, number), VALIDATION_FROM, validation_error)
         done = number * ITERATIONS
         descents.append(descent.run(ITERATIONS, _counter(step, done)))
         step(done + ITERATIONS)
     best = min(descents, key=lambda descent: descent.best_score)
     final = Descent(data, best.best, HELD_OUT_FROM)
     final.run(FINAL_ITERATIONS, _counter(step, STARTS * ITERATIONS))
-    step(STARTS * ITERATIONS + FINAL_ITERATIONS)
+    step(TOTAL_ITERATIONS)
     return Training(
         final.best,
         evaluations=sum(descent.evaluations for descent in [*descents, final]),

@@ -1,0 +1,306 @@
+"""Calls beside other Python threads, under signals, after a fork, and at the end of a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnnbptt
+from problems import Case, assert_identical, build
+from rnnbptt import Objective, Params
+
+SECONDS = 60
+ANSWER_TO_CTRL_C = 0.5  # seconds; a machine under load takes longer than the engine does
+LEAST_RATE = 0.3  # of its own rate, what another thread keeps during a call
+
+
+def child(code: str, *arguments: str, timeout: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def problem(seed: int = 0, T: int = 400, B: int = 3, h: int = 12) -> Case:
+    return build(np.random.default_rng(seed), np.float64, (T, B, 2, h, 2), steps=("weights",))
+
+
+# --- Python threads -----------------------------------------------------------------------------------------
+
+
+def counting_rate(work: Callable[[], Any] | None) -> float:
+    """Increments per second of a thread in pure Python, alone or during calls of `work`."""
+    stop = threading.Event()
+    count = 0
+
+    def counter() -> None:
+        nonlocal count
+        while not stop.is_set():
+            count += 1
+
+    thread = threading.Thread(target=counter)
+    start = time.perf_counter()
+    thread.start()
+    while time.perf_counter() - start < 0.3:
+        if work is None:
+            time.sleep(0.01)
+        else:
+            work()
+    stop.set()
+    thread.join()
+    return count / (time.perf_counter() - start)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_the_interpreter_is_free_during_a_call() -> None:
+    case = problem(T=100_000, B=2, h=40)
+    objective = Objective(case.x, case.y, like=case.params, num_threads=1)
+    out = rnnbptt.forward(case.params, case.x)
+    work: dict[str, Callable[[], Any]] = {
+        "Objective": lambda: objective(case.params),
+        "forward": lambda: rnnbptt.forward(case.params, case.x, num_threads=1, out=out),
+        "matrix_powers": lambda: rnnbptt.matrix_powers(case.params.W_hh, 10_000, num_threads=1),
+    }
+    for name, call in work.items():
+        # The better of a few: other processes may take the second processor away.
+        ratio = max(counting_rate(call) / counting_rate(None) for _ in range(3))
+        assert ratio >= LEAST_RATE, name
+
+
+@pytest.mark.parametrize("workers", [2, 8, 32])
+def test_threads_that_share_an_objective(workers: int) -> None:
+    case = problem()
+    options = {name: case.options[name] for name in ("h0", "weights")}
+    objective = Objective(case.x, case.y, like=case.params, num_threads=2, wrt=case.wrt, **options)
+    points = [Params.random(2, 12, 2, biases=True, direct=True, rng=seed) for seed in range(8)]
+    expected = [objective(point) for point in points]
+
+    def evaluate(number: int) -> None:
+        loss, gradients = objective(points[number % 8])
+        assert loss == expected[number % 8][0]
+        assert_identical(gradients, expected[number % 8][1])
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(evaluate, range(400), timeout=SECONDS))
+
+
+def test_threads_that_share_everything_else() -> None:
+    case = problem(1)
+    objective = Objective(case.x, case.y, like=case.params)
+    theta = case.params.ravel()
+    calls: list[Callable[[], bytes]] = [
+        lambda: rnnbptt.forward(case.params, case.x).o.tobytes(),
+        lambda: rnnbptt.vjp(case.params, case.x, case.y).ravel().tobytes(),
+        lambda: rnnbptt.linear_scan(case.params.W_hh, np.ones((500, 12))).tobytes(),
+        lambda: rnnbptt.matrix_powers(case.params.W_hh, 30).tobytes(),
+        lambda: objective.flat(theta)[1].tobytes(),
+        lambda: case.engine(num_threads=3)[1].ravel().tobytes(),
+    ]
+    expected = [call() for call in calls]
+
+    def evaluate(number: int) -> bool:
+        return calls[number % len(calls)]() == expected[number % len(calls)]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(evaluate, range(600), timeout=SECONDS))
+
+
+def test_number_of_threads() -> None:
+    before = rnnbptt.get_num_threads()
+    try:
+        rnnbptt.set_num_threads(3)
+        assert rnnbptt.get_num_threads() == 3
+        assert rnnbptt.build_info()["num_threads"] == 3
+    finally:
+        rnnbptt.set_num_threads(before)
+    environment = os.environ | {"RNNBPTT_NUM_THREADS": "5"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import rnnbptt; print(rnnbptt.get_num_threads())"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "5"
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------
+
+LONG_CALLS = {
+    "loss_and_grad": "rnnbptt.loss_and_grad(params, x, x, num_threads=threads)",
+    "Objective": "rnnbptt.Objective(x, x, like=params, num_threads=threads).flat(params.ravel())",
+    "vjp": "rnnbptt.vjp(params, x, x, num_threads=threads)",
+    "powers": "rnnbptt.matrix_powers(big, 20, num_threads=threads)",
+    "scan": "rnnbptt.linear_scan(big, v, num_threads=threads)",
+    "forward": "rnnbptt.forward(deep, v, num_threads=threads)",
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", LONG_CALLS)
+def test_ctrl_c(name: str, threads: int) -> None:
+    done = child(
+        f"""
+        import os, signal, threading, time
+        import numpy as np, rnnbptt
+        threads = {threads}
+        params = rnnbptt.Params.random(1, 8, 1, rng=0)
+        x = np.broadcast_to(np.array(0.5), (2**36, 1))
+        big = rnnbptt.Params.random(1, 2000, 1, rng=0, kind="identity").W_hh
+        deep = rnnbptt.Params(np.eye(2000), big, np.ones((1, 2000)))
+        v = np.ones((8000, 2000))
+        small = np.ones((20, 1))
+        expected = rnnbptt.loss_and_grad(params, small, small)
+        sent = []
+        def interrupt():
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+        for delay in (0.05, 0.3, 0.45):
+            timer = threading.Timer(delay, interrupt)
+            timer.start()
+            try:
+                {LONG_CALLS[name]}
+            except KeyboardInterrupt:
+                print(time.perf_counter() - sent.pop())
+            timer.join()
+            again = rnnbptt.loss_and_grad(params, small, small)
+            assert again[0] == expected[0]
+            assert again[1].ravel().tobytes() == expected[1].ravel().tobytes()
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    delays = [float(line) for line in done.stdout.split()]
+    assert len(delays) == 3, "a call was over before it could be interrupted"
+    assert max(delays) < ANSWER_TO_CTRL_C
+
+
+def test_a_handler_of_the_callers_own() -> None:
+    done = child(
+        """
+        import signal, numpy as np, rnnbptt
+        class Alarm(Exception): pass
+        def handler(*_): raise Alarm
+        signal.signal(signal.SIGALRM, handler)
+        params = rnnbptt.Params.random(1, 8, 1, rng=0)
+        x = np.broadcast_to(np.array(0.5), (2**36, 1))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            rnnbptt.loss_and_grad(params, x, x)
+        except Alarm:
+            print("seen")
+        """
+    )
+    assert done.stdout.strip() == "seen", done.stderr
+
+
+# --- fork, spawn and exit -----------------------------------------------------------------------------------
+
+
+def test_children_of_fork() -> None:
+    done = child(
+        """
+        import os, threading, time
+        import numpy as np, rnnbptt
+        params = rnnbptt.Params.random(2, 12, 2, rng=0)
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_normal((2, 2000, 3, 2))
+        objective = rnnbptt.Objective(x, y, like=params, num_threads=4)
+        expected = objective(params)[1].ravel().tobytes()
+        stop = False
+        def busy():
+            while not stop:
+                rnnbptt.loss_and_grad(params, x, y, num_threads=4)
+        for beside in (False, True):
+            worker = threading.Thread(target=busy)
+            if beside:
+                worker.start()
+            for _ in range(50):
+                pid = os.fork()
+                if pid == 0:
+                    # Not the shared objective while another thread may be inside it: that is the parent's.
+                    same = rnnbptt.loss_and_grad(params, x, y, num_threads=4)[1].ravel().tobytes() == expected
+                    if not beside:
+                        same = same and objective(params)[1].ravel().tobytes() == expected
+                    os._exit(0 if same else 1)
+                deadline = time.monotonic() + 10
+                while True:
+                    done, status = os.waitpid(pid, os.WNOHANG)
+                    if done:
+                        break
+                    assert time.monotonic() < deadline, "a child hangs"
+                    time.sleep(0.001)
+                assert status == 0, status
+                assert objective(params)[1].ravel().tobytes() == expected
+            if beside:
+                stop = True
+                worker.join()
+        print("ok")
+        """
+    )
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_multiprocessing(method: str) -> None:
+    done = child(
+        f"""
+        import multiprocessing, rnnbptt
+        params = rnnbptt.Params.random(1, 4, 1, rng=0)
+        rnnbptt.matrix_powers(params.W_hh, 3, num_threads=2)
+        with multiprocessing.get_context({method!r}).Pool(2) as pool:
+            powers = pool.starmap(rnnbptt.matrix_powers, [(params.W_hh, 100)] * 8)
+        assert all((p == rnnbptt.matrix_powers(params.W_hh, 100)).all() for p in powers)
+        print("ok")
+        """
+    )
+    assert done.stdout.strip() == "ok", done.stderr
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(0)", "os._exit(0)"])
+def test_exit_during_calls_of_a_daemon_thread(end: str) -> None:
+    for _ in range(5):
+        start = time.monotonic()
+        done = child(
+            f"""
+            import os, sys, threading, time
+            import numpy as np, rnnbptt
+            params = rnnbptt.Params.random(1, 8, 1, rng=0)
+            x = np.broadcast_to(np.array(0.5), (2**36, 1))
+            def call():
+                rnnbptt.loss_and_grad(params, x, x, num_threads=2)
+            threading.Thread(target=call, daemon=True).start()
+            time.sleep(0.05)
+            {end}
+            """,
+            timeout=20,
+        )
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - start < 10
+
+
+def test_signals_do_not_reach_calls_of_other_threads() -> None:
+    # Only the main thread may handle signals: a call elsewhere runs to its end.
+    case = problem(2, T=20_000)
+    _, expected = case.engine()
+    results: list[rnnbptt.Gradients] = []
+    worker = threading.Thread(target=lambda: results.append(case.engine()[1]))
+    worker.start()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    worker.join(SECONDS)
+    assert_identical(results[0], expected)
