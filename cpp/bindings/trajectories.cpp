@@ -1,8 +1,10 @@
-// _core.forward, _core.linear_scan, _core.matrix_powers: results go to arrays that Python has allocated.
+// _core.forward, _core.linear_scan, _core.matrix_powers: results go to arrays that Python has allocated; and
+// _core.panel_product_rate, the machine's limit for benchmarks.
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/forward.hpp"
+#include "core/rate.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
@@ -55,11 +57,20 @@ void register_as(py::module_& module, const std::string& bits) {
              py::arg("W"), py::arg("powers"), py::arg("threads"));
 }
 
+double panel_product_rate(const std::string& dtype, int threads) {
+  double rate = 0;
+  without_gil(threads, [&](Run& run) {
+    rate = dtype == "f32" ? product_rate<float>(run) : product_rate<double>(run);
+  });
+  return rate / 1e9;
+}
+
 }  // namespace
 
 void register_trajectories(py::module_& module) {
   register_as<float>(module, "32");
   register_as<double>(module, "64");
+  module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));
 }
 
 }  // namespace rnnbptt::bindings

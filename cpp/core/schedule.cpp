@@ -140,12 +140,13 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   best.memory = bytes(window);
   if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
 
-  // A split is worth its zeroing and adding up when it collects many more rows than that costs.
+  // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is left to
+  // a task when it takes longer than handing it over.
   const double rows = static_cast<double>(best.window) * B;
-  const double set_bytes =
-      sizeof(Scalar) * (h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0));
-  const double rows_per_split = set_bytes > 512e3 ? 128 : 56;
-  const Index most_splits = set_bytes > 256e3 ? 8 : 16;
+  const double sums = h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0);
+  const bool large = sums * sizeof(Scalar) > 512e3;
+  const double rows_per_split = std::max(large ? 128.0 : 56.0, 1e5 / sums);
+  const Index most_splits = large ? 8 : 16;
   while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows)
     best.splits *= 2;
   if (choices.splits > 0) best.splits = choices.splits;

@@ -12,7 +12,7 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
     if "_core" not in str(error):
         raise
     raise ImportError(
-        f"the extension rnnbptt._core is not built ({error}); run 'pip install .' at the root of the source tree"
+        f"the extension rnnbptt._core is not built ({error}): run 'pip install .' in the source tree"
     ) from error
 
 from . import reference

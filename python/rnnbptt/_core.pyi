@@ -1,11 +1,11 @@
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Array = NDArray[Any]
-_Arrays = tuple[_Array | None, ...]
-_Shape = tuple[int, int, int, int, int]
+_Array: TypeAlias = NDArray[Any]
+_Arrays: TypeAlias = tuple[_Array | None, ...]
+_Shape: TypeAlias = tuple[int, int, int, int, int]
 
 __version__: str
 
@@ -71,6 +71,7 @@ def linear_scan64(
 ) -> None: ...
 def matrix_powers32(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...
 def matrix_powers64(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...
+def panel_product_rate(dtype: str, threads: int) -> float: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def build() -> dict[str, Any]: ...

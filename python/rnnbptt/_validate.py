@@ -347,7 +347,7 @@ def names(name: str, value: object, allowed: Collection[str]) -> frozenset[str]:
     if isinstance(value, str):
         value = (value,)
     try:
-        chosen = frozenset(value)  # type: ignore[call-overload]  # anything may come; that is the question
+        chosen: frozenset[Any] = frozenset(value)  # type: ignore[call-overload]  # that is the question
     except TypeError:
         raise TypeError(f"{name} must be a collection of names, not {_describe(value)}") from None
     for entry in chosen:

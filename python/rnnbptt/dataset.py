@@ -116,6 +116,7 @@ class Dataset:
     def _weight_sum(self) -> float:
         if self.weights is not None:
             used = _validate.used_steps(self.weights, self.lengths, self.steps)
+            assert used is not None
             return float(np.sum(self.weights, dtype=np.float64, where=used))
         return float(self.steps) * self.batch if self.lengths is None else float(self.lengths.sum())
 
@@ -128,7 +129,7 @@ class Dataset:
         d_x = self.result("d_x", d) if "x" in self.wrt else None
         time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
         loss = problem.gradient(weights, (*results, d_h0, time_major), threads)
-        return loss, Gradients(*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x)
+        return loss, Gradients._make((*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x))
 
     def result(
         self,

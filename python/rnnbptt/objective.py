@@ -119,13 +119,16 @@ class Objective:
             "memory_limit": memory_limit,
         }
         self._threads = _validate.num_threads(num_threads)
+        # Set and read as one, so that threads with parameters of different kinds do not mix them up.
+        self._bound: tuple[Dataset, _core.Problem | None] | None = None
         self._like = like
-        self._dataset: Dataset | None = None
-        self._problem: _core.Problem | None = None
-        # What flat() asks of the extension, where the extension can serve it alone.
-        self._flat_terms: tuple[bool, bool, bool] | None = None
+        self._flat: tuple[_core.Problem, tuple[bool, bool, bool]] | None = None
         if like is not None:
-            self._bind(checked(like))
+            dataset, problem = self._bind(checked(like))
+            terms = dataset.terms
+            if problem is not None and dataset.wrt == frozenset(terms):
+                # The extension serves flat() alone.
+                self._flat = (problem, ("b_h" in terms, "b_q" in terms, "W_qx" in terms))
 
     def __call__(self, params: Params) -> tuple[float, Gradients]:
         """Evaluate the loss and its gradients.
@@ -141,9 +144,9 @@ class Objective:
         gradients : Gradients
             New arrays of the parameters' dtype; ``None`` for what was not asked for.
         """
-        dataset = self._bind(params)
-        if self._problem is not None:
-            return dataset.gradients(self._problem, params, self._threads)
+        dataset, problem = self._bind(params)
+        if problem is not None:
+            return dataset.gradients(problem, params, self._threads)
         o = outputs(params, dataset, self._threads)
         L, d_o = self._callers_loss(o)
         problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
@@ -164,8 +167,9 @@ class Objective:
         gradient : ndarray, shape (like.size,)
             A new array in the same order, with zeros for parameters that `wrt` leaves out.
         """
-        if self._flat_terms is not None:
-            result = self._problem.flat(theta, self._flat_terms, self._threads)
+        if self._flat is not None:
+            problem, terms = self._flat
+            result = problem.flat(theta, terms, self._threads)
             if result is not None:
                 return result
         like = self._like
@@ -178,20 +182,16 @@ class Objective:
         ]
         return loss, np.concatenate(parts)
 
-    def _bind(self, params: Params) -> Dataset:
-        """Return the data, checked against parameters of this kind."""
-        if self._dataset is not None and isinstance(params, Params) and self._dataset.fits(params):
-            return self._dataset
-        dataset = Dataset(checked(params), self._x, **self._options)
-        if not callable(self._loss):
-            self._problem = dataset.pose(self._loss, dataset.targets(self._loss, self._y))
-            # Without `like`, flat() has no shapes to go by, whatever was bound last.
-            terms = dataset.terms
-            whole = dataset.wrt == frozenset(terms)
-            if self._like is not None and self._like is params and whole:
-                self._flat_terms = ("b_h" in terms, "b_q" in terms, "W_qx" in terms)
-        self._dataset = dataset
-        return dataset
+    def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:
+        """Return the data checked against parameters of this kind, and what the extension made of them."""
+        bound = self._bound
+        if bound is None or not (isinstance(params, Params) and bound[0].fits(params)):
+            dataset = Dataset(checked(params), self._x, **self._options)
+            problem = None
+            if not callable(self._loss):
+                problem = dataset.pose(self._loss, dataset.targets(self._loss, self._y))
+            bound = self._bound = (dataset, problem)
+        return bound
 
     def _callers_loss(self, o: FloatArray) -> tuple[float, ArrayLike]:
         assert callable(self._loss)

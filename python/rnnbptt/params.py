@@ -183,7 +183,8 @@ class Params:
             )
 
         def normal(*shape: int) -> NDArray[Any]:
-            return (generator.standard_normal(shape) / np.sqrt(shape[-1])).astype(scalar)
+            entries: NDArray[Any] = generator.standard_normal(shape) / np.sqrt(shape[-1])
+            return entries.astype(scalar)
 
         return cls(
             normal(h, d),

@@ -30,7 +30,7 @@ def forward(
     *,
     batch_first: bool = False,
     num_threads: int | None = None,
-    out: Trajectory | None = None,
+    out: tuple[FloatArray, FloatArray] | None = None,
 ) -> Trajectory:
     """Run the network: ``h_t = W_hx x_t + W_hh h_{t-1} + b_h``, ``o_t = W_qh h_t + W_qx x_t + b_q``.
 
@@ -63,14 +63,13 @@ def forward(
     """
     dataset = Dataset(checked(params), x, h0, batch_first=batch_first)
     threads = _validate.num_threads(num_threads)
-    if out is None:
-        out = (None, None)  # type: ignore[assignment]  # two arrays to be allocated
-    elif not (isinstance(out, tuple) and len(out) == 2):
+    if not (out is None or (isinstance(out, tuple) and len(out) == 2)):
         raise TypeError(f"out must be a pair of arrays (hidden, o), not {type(out).__name__}")
+    out_hidden, out_o = (None, None) if out is None else out
     _, h, q = params.shape
     inputs = [dataset.inputs, dataset.start, *arrays(params)]
-    hidden = dataset.result("hidden", h, out[0], inputs)
-    o = dataset.result("o", q, out[1], [*inputs, hidden])
+    hidden = dataset.result("hidden", h, out_hidden, inputs)
+    o = dataset.result("o", q, out_o, [*inputs, hidden])
     _run_forward(params, dataset, hidden, o, threads)
     return Trajectory(hidden, o)
 

@@ -126,7 +126,7 @@ def _eigenvalues(axes: Any, params: rnnbptt.Params) -> None:
     # Below the axis label: inside the circle there is no place that no eigenvalue ever takes.
     axes.legend(
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.15),
+        bbox_to_anchor=(0.5, -0.19),
         handletextpad=0.2,
         ncols=2,
         columnspacing=1,

@@ -104,8 +104,8 @@ def comparison(errors: list[ForecastErrors]) -> list[str]:
     lines = [f"{'':56}{'fitted':>8}{'held out':>11}"]
     lines += [f"{e.description:56}{e.fitted:8.1f}{e.held_out:11.1f}" for e in errors]
     lines += ["", "AR(p) is least-squares autoregression on the p years before. In the held-out"]
-    lines.append(f"years the RNN's error is {_than(network, persistence)},")
-    lines.append(f"{', '.join(_than(network, other) for other in autoregressions)}.")
+    lines.append(f"years the RNN's error is {_than(network, persistence)};")
+    lines.append(f"it is {', '.join(_than(network, other) for other in autoregressions)}.")
     beaten = [other.name for other in autoregressions if network.held_out < other.held_out]
     ahead = [other.name for other in autoregressions if network.held_out >= other.held_out]
     verdict = [f"better than {' and '.join(beaten)}"] if beaten else []
@@ -179,5 +179,6 @@ def gradient(check: GradientCheck) -> list[str]:
     return [
         f"Relative difference from rnnbptt.reference, through {check.steps} years:",
         *(f"  {names[name]:34}{error:9.1e}" for name, error in check.errors.items()),
-        f"One gradient takes {fast:.1f} us; NumPy's recursion {slow:,.0f} us, {slow / fast:.0f} times as long.",
+        f"One gradient takes {fast:.1f} us,"
+        f" NumPy's recursion {slow:,.0f} us: {slow / fast:.0f} times as long.",
     ]
