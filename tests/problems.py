@@ -42,9 +42,7 @@ class Case(NamedTuple):
 
     def engine(self, **more: Any) -> tuple[float, Gradients]:
         """Answer by the engine: every gradient there is, unless `more` says otherwise."""
-        return rnnbptt.loss_and_grad(
-            self.params, self.x, self.y, **({"wrt": self.wrt} | self.options | more)
-        )
+        return rnnbptt.loss_and_grad(self.params, self.x, self.y, **({"wrt": self.wrt} | self.options | more))
 
     def oracle(self) -> tuple[float, Gradients]:
         """Every gradient in extended precision."""

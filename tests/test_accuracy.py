@@ -157,9 +157,13 @@ def test_random_problems(dtype: int) -> None:
                 unexcused.append((seed, found))
     of_bound, of_own = np.array(errors).T
     print(f"{len(errors)} gradients of {SCALARS[dtype].__name__}; error as a fraction of its bound:")
-    print(f"    median {np.median(of_bound):.3g}, 99 % {np.quantile(of_bound, 0.99):.3g}, worst {of_bound.max():.3g}")
+    print(
+        f"    median {np.median(of_bound):.3g}, 99 % {np.quantile(of_bound, 0.99):.3g}, worst {of_bound.max():.3g}"
+    )
     print("as a multiple of the sequential recursion's own error:")
-    print(f"    median {np.median(of_own):.3g}, 99 % {np.quantile(of_own, 0.99):.3g}, worst {of_own.max():.3g}")
+    print(
+        f"    median {np.median(of_own):.3g}, 99 % {np.quantile(of_own, 0.99):.3g}, worst {of_own.max():.3g}"
+    )
     assert unexcused == []
     assert np.median(of_own) <= TIMES_REFERENCE_MEDIAN
 

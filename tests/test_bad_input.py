@@ -182,8 +182,12 @@ BAD: list[Bad] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "changed", "error", "message"), BAD, ids=[f"{b[0].__name__}: {b[3]}" for b in BAD])
-def test_message(call: Callable[..., Any], changed: dict[str, Any], error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "changed", "error", "message"), BAD, ids=[f"{b[0].__name__}: {b[3]}" for b in BAD]
+)
+def test_message(
+    call: Callable[..., Any], changed: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call(**changed)
 
@@ -199,7 +203,10 @@ def test_unknown_arguments_are_refused() -> None:
 CALLS: list[tuple[Callable[..., Any], tuple[str, ...]]] = [
     (make_params, PARAMETERS),
     (run, ("x", "h0", "num_threads", "batch_first", "params", "out")),
-    (grad, ("x", "y", "h0", "weights", "mask", "lengths", "loss", "wrt", "num_threads", "batch_first", "params")),
+    (
+        grad,
+        ("x", "y", "h0", "weights", "mask", "lengths", "loss", "wrt", "num_threads", "batch_first", "params"),
+    ),
     (classify, ("x", "y", "h0", "weights", "mask", "lengths", "num_threads")),
     (pull, ("x", "d_o", "h0", "lengths", "wrt", "num_threads", "batch_first")),
     (scan, ("W", "v", "s0", "reverse", "transpose", "num_threads", "out")),
@@ -207,7 +214,22 @@ CALLS: list[tuple[Callable[..., Any], tuple[str, ...]]] = [
     (states, ("d_o", "method", "num_threads", "out")),
 ]
 SCALAR_NONSENSE: dict[str, list[Any]] = {
-    "num_threads": [0, -1, float("nan"), float("inf"), 1.5, "two", True, [], 2**80, -(2**80), 1j, b"1", np.nan, {}],
+    "num_threads": [
+        0,
+        -1,
+        float("nan"),
+        float("inf"),
+        1.5,
+        "two",
+        True,
+        [],
+        2**80,
+        -(2**80),
+        1j,
+        b"1",
+        np.nan,
+        {},
+    ],
     "n": [-1, float("nan"), 2.0, "3", None, 2**80, [], 1j, False],
     "batch_first": [0, 1, None, "True", 1.0, [], np.zeros(2)],
     "reverse": [0, 1, None, "no", [], 2.0],
@@ -216,7 +238,16 @@ SCALAR_NONSENSE: dict[str, list[Any]] = {
     "method": ["", "Recursion", 3, None, b"scan", []],
     "wrt": [3, "W", ("W_hh", 3), [None], ("x", "y"), float("nan"), [["W_hh"]]],
     "params": [None, 3, "params", {}, GOOD["W_hh"], (1, 2, 3)],
-    "out": [3, "out", [], {}, np.zeros(3), np.zeros((1, 1, 1), np.int8), (None,), np.zeros((T, B, h), np.float32)],
+    "out": [
+        3,
+        "out",
+        [],
+        {},
+        np.zeros(3),
+        np.zeros((1, 1, 1), np.int8),
+        (None,),
+        np.zeros((T, B, h), np.float32),
+    ],
 }
 
 

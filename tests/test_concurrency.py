@@ -271,8 +271,15 @@ def test_multiprocessing(method: str) -> None:
     assert done.stdout.strip() == "ok", done.stderr
 
 
+DAEMONS = {
+    "one long call": "rnnbptt.loss_and_grad(params, long, long, num_threads=2)",
+    "many short calls": "rnnbptt.loss_and_grad(params, short, short, num_threads=1)",
+}
+
+
+@pytest.mark.parametrize("calls", DAEMONS)
 @pytest.mark.parametrize("end", ["", "sys.exit(0)", "os._exit(0)"])
-def test_exit_during_calls_of_a_daemon_thread(end: str) -> None:
+def test_exit_during_calls_of_a_daemon_thread(end: str, calls: str) -> None:
     for _ in range(5):
         start = time.monotonic()
         done = child(
@@ -280,10 +287,13 @@ def test_exit_during_calls_of_a_daemon_thread(end: str) -> None:
             import os, sys, threading, time
             import numpy as np, rnnbptt
             params = rnnbptt.Params.random(1, 8, 1, rng=0)
-            x = np.broadcast_to(np.array(0.5), (2**36, 1))
+            long = np.broadcast_to(np.array(0.5), (2**36, 1))
+            short = np.ones((2000, 1))
             def call():
-                rnnbptt.loss_and_grad(params, x, x, num_threads=2)
-            threading.Thread(target=call, daemon=True).start()
+                while True:
+                    {DAEMONS[calls]}
+            for _ in range(4):
+                threading.Thread(target=call, daemon=True).start()
             time.sleep(0.05)
             {end}
             """,

@@ -81,7 +81,9 @@ def test_gauge_identity_on_any_schedule(case: Case, levels: int, window: int, sp
 # --- adjoints -----------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 10**6), st.integers(1, 400), st.integers(1, 5), sizes, radii, st.booleans(), st.booleans())
+@given(
+    st.integers(0, 10**6), st.integers(1, 400), st.integers(1, 5), sizes, radii, st.booleans(), st.booleans()
+)
 def test_linear_scan_has_its_adjoint(
     seed: int, T: int, B: int, h: int, radius: float, reverse: bool, transpose: bool
 ) -> None:
@@ -131,9 +133,7 @@ def test_vjp_of_the_loss_is_its_gradient(case: Case) -> None:
     o = rnnbptt.forward(case.params, case.x, case.options.get("h0")).o
     steps = o.shape[0] * o.shape[1]
     factor = 1.0 if case.options["loss"] == "squared_error" else 2 / o.shape[2]
-    g = rnnbptt.vjp(
-        case.params, case.x, factor * (o - case.y) / steps, case.options.get("h0"), wrt=case.wrt
-    )
+    g = rnnbptt.vjp(case.params, case.x, factor * (o - case.y) / steps, case.options.get("h0"), wrt=case.wrt)
     _, expected = case.engine()
     names = {n: v for n, v in expected.items() if n not in ("b_h", "b_q")}  # sums that may cancel
     assert_same(g._replace(b_h=None, b_q=None), Gradients(**names), FORMS)
@@ -268,9 +268,7 @@ def test_whole_numbers_are_exact(seed: int, dtype: Scalar) -> None:
         options: dict[str, Any] = {"h0": h0} | ({} if lengths is None else {"lengths": lengths})
         _, forced = Case(params, x, d_o, options | {"loss": "given"}).scheduled(levels=levels, window=3)
         assert_same(forced, expected, 0.0)
-    for a, e in zip(
-        rnnbptt.forward(params, x, h0), rnnbptt.reference.forward(params, x, h0), strict=True
-    ):
+    for a, e in zip(rnnbptt.forward(params, x, h0), rnnbptt.reference.forward(params, x, h0), strict=True):
         np.testing.assert_array_equal(a, e)
     scan = rnnbptt.linear_scan(params.W_hh, whole(T, B, h), h0, reverse=True)
     assert scan.dtype == dtype

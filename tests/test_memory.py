@@ -92,7 +92,11 @@ def test_too_large() -> None:
     here = Path(__file__)
     code = f"import sys; sys.path.insert(0, {str(here.parent)!r}); import test_memory; test_memory.fail_and_go_on()"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=SECONDS, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines() == list(CALLS)

@@ -42,7 +42,9 @@ def assert_finite_alike(case: Case, **schedule: int) -> None:
     assert np.isfinite(loss) == np.isfinite(expected_loss)
     for name, gradient in actual.items():
         by_steps = getattr(expected, name)
-        np.testing.assert_array_equal(np.isfinite(gradient), np.isfinite(by_steps), err_msg=f"{name} {schedule}")
+        np.testing.assert_array_equal(
+            np.isfinite(gradient), np.isfinite(by_steps), err_msg=f"{name} {schedule}"
+        )
 
 
 # --- in and out ---------------------------------------------------------------------------------------------

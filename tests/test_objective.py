@@ -84,7 +84,12 @@ def test_flat_takes_anything_like_a_vector() -> None:
         value, flat = objective.flat(same)
         assert value == loss
         assert flat.tobytes() == expected.tobytes()
-    for bad, error in ((theta[:-1], ValueError), (theta[None], ValueError), (theta + 0j, TypeError), ("a", TypeError)):
+    for bad, error in (
+        (theta[:-1], ValueError),
+        (theta[None], ValueError),
+        (theta + 0j, TypeError),
+        ("a", TypeError),
+    ):
         with pytest.raises(error, match="theta"):
             objective.flat(bad)  # type: ignore[arg-type]  # that is the test
 
@@ -225,13 +230,19 @@ def test_results_of_one_call_are_not_touched_by_the_next() -> None:
         assert a.tobytes() == b.tobytes(), name
         assert not np.shares_memory(a, c), name
         a[...] = np.nan
-    assert not np.shares_memory(objective.flat(case.params.ravel())[1], objective.flat(case.params.ravel())[1])
+    assert not np.shares_memory(
+        objective.flat(case.params.ravel())[1], objective.flat(case.params.ravel())[1]
+    )
     assert all(np.isfinite(a).all() for _, a in objective(case.params)[1].items())
 
 
 def test_what_came_before_does_not_matter() -> None:
     # Memory of larger and smaller problems is used again: no bit may be left over.
-    cases = [problem(), build(np.random.default_rng(3), np.float32, (900, 2, 3, 40, 2)), problem(loss="cross_entropy")]
+    cases = [
+        problem(),
+        build(np.random.default_rng(3), np.float32, (900, 2, 3, 40, 2)),
+        problem(loss="cross_entropy"),
+    ]
     cases.append(build(np.random.default_rng(4), np.float64, (3, 1, 1, 1, 1)))
     expected = [case.engine() for case in cases]
     rng = np.random.default_rng(5)

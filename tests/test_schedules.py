@@ -136,8 +136,12 @@ def test_a_gradient_alone_is_the_one_among_all(wrt: str, dtype: Scalar) -> None:
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("sizes", [(3000, 1, 3, 20, 2), (1000, 9, 2, 33, 3), (40, 200, 5, 17, 4), (1, 1, 1, 1, 1)])
-def test_no_bit_depends_on_the_number_of_threads(sizes: tuple[int, int, int, int, int], dtype: Scalar) -> None:
+@pytest.mark.parametrize(
+    "sizes", [(3000, 1, 3, 20, 2), (1000, 9, 2, 33, 3), (40, 200, 5, 17, 4), (1, 1, 1, 1, 1)]
+)
+def test_no_bit_depends_on_the_number_of_threads(
+    sizes: tuple[int, int, int, int, int], dtype: Scalar
+) -> None:
     case = build(np.random.default_rng(7), dtype, sizes, steps=("weights", "lengths"))
     expected_loss, expected = case.engine(num_threads=1)
     expected_states = rnnbptt.forward(case.params, case.x, case.options["h0"], num_threads=1)

@@ -1,9 +1,10 @@
-// _core.forward, _core.linear_scan, _core.matrix_powers: results go to arrays that Python has allocated; and
-// _core.panel_product_rate, the machine's limit for benchmarks.
+// _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers: results go to arrays that
+// Python has allocated; and _core.panel_product_rate, the machine's limit for benchmarks.
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/forward.hpp"
+#include "core/powers.hpp"
 #include "core/rate.hpp"
 
 namespace rnnbptt::bindings {
@@ -57,6 +58,23 @@ void register_as(py::module_& module, const std::string& bits) {
              py::arg("W"), py::arg("powers"), py::arg("threads"));
 }
 
+void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, const py::object& mantissas,
+                         const py::object& exponents, int threads) {
+  const auto* matrix = input<double>(W, "W", h * h);
+  const Index count = py::reinterpret_borrow<py::array>(ks).size();
+  const auto* powers = input<std::int64_t>(ks, "ks", count);
+  auto* to = output<double>(mantissas, "mantissas", count * h * h);
+  auto* scales = output<std::int64_t>(exponents, "exponents", count);
+  BorrowedWorkspace borrowed;
+  without_gil(threads, [&](Run& run) {
+    Workspace& workspace = borrowed.get();
+    workspace.reset();
+    auto* copy = workspace.take<double>(h * h);
+    std::copy(matrix, matrix + h * h, copy);
+    scaled_powers(run, workspace, h, copy, count, powers, to, scales);
+  });
+}
+
 double panel_product_rate(const std::string& dtype, int threads) {
   double rate = 0;
   without_gil(threads, [&](Run& run) {
@@ -70,6 +88,8 @@ double panel_product_rate(const std::string& dtype, int threads) {
 void register_trajectories(py::module_& module) {
   register_as<float>(module, "32");
   register_as<double>(module, "64");
+  module.def("scaled_powers", &bound_scaled_powers, py::arg("h"), py::arg("W"), py::arg("ks"),
+             py::arg("mantissas"), py::arg("exponents"), py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));
 }
 

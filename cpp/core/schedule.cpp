@@ -39,7 +39,7 @@ double step_cycles(double lanes, double h, double width) {
 
 double pieces_cost(double h, double lanes, double steps, double piece, double width) {
   const double pieces = ceil_div(steps, piece);
-  const double powers = 1.5 * std::log2(piece) * product_cycles(h, h, h, 8);
+  const double powers = (std::log2(piece) + 1) * product_cycles(h, h, h, 8);
   return 2 * ceil_div(lanes * pieces, 64) * piece * step_cycles(std::min(64.0, lanes * pieces), h, width) +
          lanes * pieces * (step_cycles(1, h, 8) + 4 * h) + powers;
 }
@@ -58,7 +58,7 @@ Scanned best_scan(double h, double lanes, double steps, double width) {
     // An odd length: starts of pieces a power of two apart would fall into the same sets of the cache.
     const double cost = pieces_cost(h, lanes, steps, static_cast<double>(piece + 1), width);
     // Pieces keep threads busy where there is enough to do: then they may cost a little more in all.
-    const double worth = plain > 3e5 ? 1.15 : 0.6;
+    const double worth = plain > 1e6 ? 1.3 : plain > 3e5 ? 1.1 : 0.6;
     if (cost < worth * plain && (best.piece == 0 || cost < best.cycles)) best = {cost, piece + 1};
   }
   return best;
@@ -140,8 +140,8 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   best.memory = bytes(window);
   if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
 
-  // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is left to
-  // a task when it takes longer than handing it over.
+  // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is
+  // left to a task when it takes longer than handing it over.
   const double rows = static_cast<double>(best.window) * B;
   const double sums = h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0);
   const bool large = sums * sizeof(Scalar) > 512e3;

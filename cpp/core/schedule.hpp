@@ -15,12 +15,13 @@ struct Choices {
   double memory_limit = 0;
 };
 
-// Everything here depends on the problem alone, never on the number of threads: so do the results, to the bit.
+// Everything here depends on the problem alone, never on the number of threads: so do the results, to the
+// bit.
 struct Schedule {
-  int levels = 0;    // doublings wanted: L = 2^levels time steps in one coarse step
-  Index window = 0;  // coarse steps held at once; the forward pass keeps one state per sequence and window
-  Index splits = 1;  // partial sums the weight gradients are collected in, and tasks of a phase
-  Index piece = 0;   // coarse steps in a lane of the scan; 0 for whole sequences
+  int levels = 0;     // doublings wanted: L = 2^levels time steps in one coarse step
+  Index window = 0;   // coarse steps held at once; the forward pass keeps one state per sequence and window
+  Index splits = 1;   // partial sums the weight gradients are collected in, and tasks of a phase
+  Index piece = 0;    // coarse steps in a lane of the scan; 0 for whole sequences
   double memory = 0;  // bytes of the largest arrays
   Choices choices;    // what was prescribed
 };

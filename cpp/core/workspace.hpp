@@ -38,6 +38,16 @@ class Workspace {
     return reinterpret_cast<T*>(result);
   }
 
+  // What was taken since mark() is free again after release_to(), unless a block had to be added in between:
+  // then it stays until reset().
+  struct Mark {
+    std::size_t blocks, used;
+  };
+  Mark mark() const { return {blocks_.size(), used_}; }
+  void release_to(const Mark& mark) {
+    if (mark.blocks == blocks_.size()) used_ = mark.used;
+  }
+
   void reset() {
     if (blocks_.size() > 1) {
       const std::size_t all = size();

@@ -18,9 +18,10 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
 from . import reference
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
+from .powers import matrix_powers, power_norms
 from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
-from .trajectories import forward, linear_scan, matrix_powers, state_gradients
+from .trajectories import forward, linear_scan, state_gradients
 
 __version__ = _core.__version__
 
@@ -37,6 +38,7 @@ __all__ = [
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",
+    "power_norms",
     "reference",
     "set_num_threads",
     "state_gradients",

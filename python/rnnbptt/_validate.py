@@ -149,6 +149,17 @@ def array(name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Shape) -> Fl
     return np.ascontiguousarray(_cast(name, numbers, dtype))
 
 
+def integers(name: str, value: ArrayLike, low: int, high: int) -> IntArray:
+    """Return `value` as an int64 array of numbers within ``[low, high]``."""
+    numbers = _numeric(name, value)
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, not {numbers.dtype}")
+    if numbers.size and (numbers.min() < low or numbers.max() > high):
+        worst = numbers.min() if numbers.min() < low else numbers.max()
+        raise ValueError(f"{name} must lie between {low} and {high}, not {worst}")
+    return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
+
+
 def square(name: str, value: ArrayLike) -> FloatArray:
     """Return `value` as a C-contiguous square matrix of float32 or float64; integers become float64."""
     numbers = _numeric(name, value)

@@ -1,4 +1,4 @@
-"""Linear recurrences run forwards and backwards in time: states, outputs, state gradients, matrix powers."""
+"""Linear recurrences run forwards and backwards in time: states, outputs, state gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _FORWARD = {np.dtype(np.float32): _core.forward32, np.dtype(np.float64): _core.forward64}
 _LINEAR_SCAN = {np.dtype(np.float32): _core.linear_scan32, np.dtype(np.float64): _core.linear_scan64}
-_MATRIX_POWERS = {np.dtype(np.float32): _core.matrix_powers32, np.dtype(np.float64): _core.matrix_powers64}
 
 STATE_METHODS = ("recursion", "closed_form", "scan")
 
@@ -226,40 +225,3 @@ def _closed_form(W_hh: FloatArray, e: FloatArray, out: NDArray[Any] | None) -> F
             term = term[1:] @ W_hh
             result[: steps - k] += term
     return result
-
-
-def matrix_powers(
-    W: ArrayLike, n: int, *, num_threads: int | None = None, out: NDArray[Any] | None = None
-) -> FloatArray:
-    """Return the powers ``W^0, W^1, ..., W^n``, each from the one before.
-
-    Parameters
-    ----------
-    W : array_like, shape (h, h)
-        A square matrix; its dtype is the dtype of the result.
-    n : int
-        The largest exponent, at least 0.
-    num_threads : int, optional
-        Threads to use; `get_num_threads` when absent.
-    out : ndarray, optional
-        C-contiguous array of the shape and dtype of the result to write to.
-
-    Returns
-    -------
-    ndarray, shape (n + 1, h, h)
-        Entry k is W^k. Entries beyond the range of the dtype overflow to inf or underflow to 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument does not fit; the message names it.
-    MemoryError
-        If the result cannot be allocated; the message names the bytes.
-    """
-    matrix = _validate.square("W", W)
-    h = matrix.shape[0]
-    n = _validate.integer("n", n, 0)
-    threads = _validate.num_threads(num_threads)
-    powers = _validate.out("out", out, matrix.dtype, (n + 1, h, h), [matrix])
-    _MATRIX_POWERS[matrix.dtype](h, n, matrix, powers, threads)
-    return powers

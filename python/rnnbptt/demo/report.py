@@ -1,8 +1,9 @@
-"""The words and numbers of the demo's report, in plain lines of at most 78 characters."""
+"""The words and numbers of the demo's report, in plain lines."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from .spectrum import Mode
     from .sunspots import Array, Sunspots
     from .training import Training
+
+
+WIDTH = 78
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,10 @@ def training(trained: Training, seconds: float) -> list[str]:
     ]
     if trained.unstable:
         starts = "1 start" if trained.unstable == 1 else f"{trained.unstable} starts"
-        lines += [
-            f"{starts} ended with an eigenvalue of W_hh outside the unit circle: a good fit",
-            "of the old years that explodes in new ones. Only stable networks count.",
-        ]
+        lines += _prose(
+            f"{starts} ended with an eigenvalue of W_hh outside the unit circle: a good fit of the old years"
+            " that explodes in new ones. Only stable networks count."
+        )
     return lines
 
 
@@ -103,15 +107,19 @@ def comparison(errors: list[ForecastErrors]) -> list[str]:
     network, persistence, *autoregressions = errors
     lines = [f"{'':56}{'fitted':>8}{'held out':>11}"]
     lines += [f"{e.description:56}{e.fitted:8.1f}{e.held_out:11.1f}" for e in errors]
-    lines += ["", "AR(p) is least-squares autoregression on the p years before. In the held-out"]
-    lines.append(f"years the RNN's error is {_than(network, persistence)};")
-    lines.append(f"it is {', '.join(_than(network, other) for other in autoregressions)}.")
     beaten = [other.name for other in autoregressions if network.held_out < other.held_out]
     ahead = [other.name for other in autoregressions if network.held_out >= other.held_out]
     verdict = [f"better than {' and '.join(beaten)}"] if beaten else []
     verdict += [f"not better than {' and '.join(ahead)}"] if ahead else []
-    lines.append(f"In short, it forecasts {', '.join(verdict)}.")
-    return lines
+    return [
+        *lines,
+        "",
+        *_prose(
+            "AR(p) is least-squares autoregression on the p years before. In the held-out years the RNN's"
+            f" error is {', '.join(_than(network, other) for other in [persistence, *autoregressions])}."
+            f" In short, it forecasts {', '.join(verdict)}."
+        ),
+    ]
 
 
 def _than(one: ForecastErrors, other: ForecastErrors) -> str:
@@ -121,32 +129,24 @@ def _than(one: ForecastErrors, other: ForecastErrors) -> str:
 
 def eigenvalues(own: list[Mode], fed_back: list[Mode]) -> list[str]:
     """Tabulate modes of ``W_hh`` and of the network fed with its own forecasts; find the cycle."""
-    lines = [
-        "W_hh alone says how the network forgets what it read. Fed with its own forecasts",
-        "it swings by itself, with the eigenvalues of W_hh + W_hx W_qh.",
-        "",
-        f"{'':20}{'modulus':>9}{'period':>16}{'decays to 1/e in':>20}",
-    ]
+    lines = _prose(
+        "W_hh alone says how the network forgets what it read. Left to itself, reading its own forecasts, it"
+        f" moves with the eigenvalues of W_hh + W_hx W_qh. (Those below {spectrum.NEGLIGIBLE} are not shown.)"
+    )
+    lines += ["", f"{'':20}{'modulus':>9}{'period':>16}{'decays to 1/e in':>20}"]
     for name, modes in (("W_hh + W_hx W_qh", fed_back), ("W_hh", own)):
-        for number, mode in enumerate(modes):
+        for number, mode in enumerate(mode for mode in modes if mode.modulus >= spectrum.NEGLIGIBLE):
             title = "" if number else name
             lines.append(f"{title:20}{mode.modulus:9.3f}{_period(mode):>16}{_years(mode.decay_time):>20}")
-    lines.append("")
-    found = spectrum.cycle(fed_back)
-    turning = [mode for mode in fed_back if mode.eigenvalue.imag > 0]
-    if found is not None:
-        lines.append("It found the eleven-year cycle: left to itself it swings with a period of")
-    elif turning:
-        lines.append("It did not find the eleven-year cycle: left to itself it swings with a period of")
+    found = "It found" if spectrum.cycle(fed_back) is not None else "It did not find"
+    swing = spectrum.swing(fed_back)
+    if swing is None:
+        does = "does not swing"
+    elif math.isinf(swing.decay_time):
+        does = f"swings with a period of {_years(swing.period)} and does not fade"
     else:
-        lines.append("It did not find the eleven-year cycle: left to itself it does not swing.")
-    if turning:
-        slowest = turning[0]
-        fades = (
-            "does not fade" if math.isinf(slowest.decay_time) else f"fades in {_years(slowest.decay_time)}"
-        )
-        lines.append(f"{_years(slowest.period)}, which {fades}.")
-    return lines
+        does = f"swings with a period of {_years(swing.period)} and fades in {_years(swing.decay_time)}"
+    return [*lines, "", *_prose(f"{found} the eleven-year cycle: left to itself, it {does}.")]
 
 
 def _period(mode: Mode) -> str:
@@ -161,11 +161,10 @@ def reach(flow: Array, slowest: Mode) -> list[str]:
     """Say at what lag the gradient has vanished, and what law it follows in the end."""
     horizon = spectrum.memory_horizon(flow)
     lag = f"more than {len(flow) - 1} years" if horizon is None else f"{horizon} years"
-    return [
-        "Where only the last year has a loss, ||dL/dh|| is below 1 % of what it is there",
-        f"after {lag}. In the end each year back leaves {slowest.modulus:.3f} of it: the spectral",
-        "radius of W_hh.",
-    ]
+    return _prose(
+        "Where only the last year has a loss, ||dL/dh|| falls below 1 % of what it is there after"
+        f" {lag}. In the end each year back leaves {slowest.modulus:.3f} of it: the spectral radius of W_hh."
+    )
 
 
 def gradient(check: GradientCheck) -> list[str]:
@@ -182,3 +181,7 @@ def gradient(check: GradientCheck) -> list[str]:
         f"One gradient takes {fast:.1f} us,"
         f" NumPy's recursion {slow:,.0f} us: {slow / fast:.0f} times as long.",
     ]
+
+
+def _prose(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH)

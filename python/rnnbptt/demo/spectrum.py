@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .sunspots import Array
 
 CYCLE = (10.0, 12.0)  # years: what counts as the eleven-year cycle
+NEGLIGIBLE = 0.1  # modulus of a mode that is all but gone within a year
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,16 @@ def feedback(params: rnnbptt.Params) -> Array:
     return matrix
 
 
+def swing(found: list[Mode]) -> Mode | None:
+    """Return the slowest to decay of the modes that turn, unless it is negligible."""
+    turning = [mode for mode in found if mode.eigenvalue.imag > 0 and mode.modulus >= NEGLIGIBLE]
+    return max(turning, key=lambda mode: mode.modulus, default=None)
+
+
 def cycle(found: list[Mode]) -> Mode | None:
-    """Return the slowest-decaying mode that turns, if its period is that of the eleven-year cycle."""
-    turning = [mode for mode in found if mode.eigenvalue.imag > 0]
-    return turning[0] if turning and CYCLE[0] <= turning[0].period <= CYCLE[1] else None
+    """Return the `swing`, if its period is that of the eleven-year cycle."""
+    slowest = swing(found)
+    return slowest if slowest is not None and CYCLE[0] <= slowest.period <= CYCLE[1] else None
 
 
 def gradient_flow(params: rnnbptt.Params, lags: int) -> Array:

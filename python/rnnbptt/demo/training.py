@@ -95,7 +95,7 @@ class Descent:
             jac=True,
             method="L-BFGS-B",
             callback=note,
-            options={"maxiter": iterations, "maxcor": 20, "ftol": 1e-12},
+            options={"maxiter": iterations, "ftol": 1e-12},
         )
         return self
 

@@ -1,0 +1,72 @@
+"""Checks that need more than the test extra: ``nox -s peers`` or ``nox -s sanitize``."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "venv"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite on the package as installed."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Compare gradients with those of PyTorch and JAX."""
+    # This release has a CPU build among the ordinary wheels; others bring gigabytes of CUDA.
+    session.install(".[test]", "torch==2.13.0", "jax", "jaxlib")
+    session.run("pytest", "tests/test_peers.py", *session.posargs)
+
+
+def _runtime_library(name: str) -> str:
+    """Return the path of one of the compiler's run-time libraries."""
+    found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+@nox.session
+@nox.parametrize("sanitizer", ["address,undefined", "thread"])
+def sanitize(session: nox.Session, sanitizer: str) -> None:
+    """Run the tests on an instrumented build: all of them, or those of threads."""
+    session.install(".[test]")
+    session.install("scikit-build-core", "pybind11", "cmake", "ninja")
+    target = Path(session.create_tmp()).resolve()
+    session.install(
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(target / "package"),
+        "-C",
+        f"cmake.define.RNNBPTT_SANITIZE={sanitizer}",
+        "-C",
+        "cmake.build-type=RelWithDebInfo",
+        "-C",
+        f"build-dir={target / 'build'}",
+        ".",
+    )
+    environment = {
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(target / "package"),
+        "RNNBPTT_SANITIZED": sanitizer,
+    }
+    if sanitizer == "thread":
+        environment["LD_PRELOAD"] = ":".join(map(_runtime_library, ["libtsan.so", "libstdc++.so.6"]))
+        environment["TSAN_OPTIONS"] = "halt_on_error=0:exitcode=66:report_signal_unsafe=0"
+        selection = ["tests/test_concurrency.py"]
+    else:
+        libraries = ["libasan.so", "libubsan.so", "libstdc++.so.6"]
+        environment["LD_PRELOAD"] = ":".join(map(_runtime_library, libraries))
+        environment["ASAN_OPTIONS"] = (
+            "detect_leaks=0:strict_init_order=1:allocator_may_return_null=1:halt_on_error=1"
+        )
+        environment["UBSAN_OPTIONS"] = "print_stacktrace=1:halt_on_error=1"
+        selection = ["tests"]
+    session.run("python", "-m", "pytest", "-s", *selection, *session.posargs, env=environment)

@@ -1,0 +1,121 @@
+"""Powers of a matrix, and how they grow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import _core, _validate
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._validate import FloatArray
+
+_MATRIX_POWERS = {np.dtype(np.float32): _core.matrix_powers32, np.dtype(np.float64): _core.matrix_powers64}
+
+Order = Literal[2, "fro", 1] | float
+#: Scalars of powers held at a time.
+_AT_ONCE = 2**20
+
+
+def matrix_powers(
+    W: ArrayLike, n: int, *, num_threads: int | None = None, out: NDArray[Any] | None = None
+) -> FloatArray:
+    """Return the powers ``W^0, W^1, ..., W^n``, each from the one before.
+
+    Parameters
+    ----------
+    W : array_like, shape (h, h)
+        A square matrix; its dtype is the dtype of the result.
+    n : int
+        The largest exponent, at least 0.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent.
+    out : ndarray, optional
+        C-contiguous array of the shape and dtype of the result to write to.
+
+    Returns
+    -------
+    ndarray, shape (n + 1, h, h)
+        Entry k is W^k. Entries beyond the range of the dtype overflow to inf or underflow to 0: for norms
+        of high powers use `power_norms`, which does neither.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+    MemoryError
+        If the result cannot be allocated; the message names the bytes.
+    """
+    matrix = _validate.square("W", W)
+    h = matrix.shape[0]
+    n = _validate.integer("n", n, 0)
+    threads = _validate.num_threads(num_threads)
+    powers = _validate.out("out", out, matrix.dtype, (n + 1, h, h), [matrix])
+    _MATRIX_POWERS[matrix.dtype](h, n, matrix, powers, threads)
+    return powers
+
+
+def power_norms(
+    W: ArrayLike,
+    ks: ArrayLike,
+    ord: Order = 2,  # noqa: A002 - the name numpy.linalg.norm gives it
+    *,
+    num_threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Return ``log2 ||W^k||`` for any exponents k, however far the power is out of range.
+
+    Powers are carried as a mantissa times a power of two: nothing overflows or underflows.
+
+    Parameters
+    ----------
+    W : array_like, shape (h, h)
+        A square matrix.
+    ks : array_like of int
+        Exponents from 0 to 2^62, in any order and shape.
+    ord : {2, "fro", 1, numpy.inf}
+        Spectral norm, Frobenius norm, largest column sum or largest row sum.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent.
+
+    Returns
+    -------
+    ndarray of float64, shape of `ks`
+        Base-2 logarithms: -inf where the power is zero, nan where `W` is not finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+
+    Examples
+    --------
+    >>> import rnnbptt
+    >>> rnnbptt.power_norms([[0.5, 0.0], [0.0, 2.0]], [0, 1, 10**9]).tolist()
+    [0.0, 1.0, 1000000000.0]
+    """
+    matrix = _validate.square("W", W).astype(np.float64)
+    h = matrix.shape[0]
+    exponents = _validate.integers("ks", ks, 0, 2**62)
+    if isinstance(ord, str):
+        _validate.choice("ord", ord, ("fro",))
+    elif ord not in (1, 2, np.inf):
+        raise ValueError(f"ord must be 2, 'fro', 1 or inf, not {ord!r}")
+    threads = _validate.num_threads(num_threads)
+    result = np.full(exponents.shape, np.nan)
+    if not np.isfinite(matrix).all():
+        return result
+    distinct, where = np.unique(exponents, return_inverse=True)
+    logs = np.empty(distinct.shape)
+    step = max(1, _AT_ONCE // (h * h))
+    for start in range(0, len(distinct), step):
+        some = distinct[start : start + step]
+        mantissas, scales = np.empty((len(some), h, h)), np.empty(len(some), np.int64)
+        _core.scaled_powers(h, matrix, some, mantissas, scales, threads)
+        norms = np.linalg.norm(mantissas, ord, axis=(1, 2))
+        with np.errstate(divide="ignore"):
+            logs[start : start + step] = np.log2(norms) + scales
+    result[...] = logs[where].reshape(exponents.shape)
+    return result

@@ -1,0 +1,196 @@
+"""The tiers of the source tree, what importing costs, and the public face of the package."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import rnnbptt
+
+ROOT = Path(__file__).resolve().parent.parent
+CPP = ROOT / "cpp"
+PUBLIC = {
+    "Gradients",
+    "Objective",
+    "Params",
+    "Schedule",
+    "Trajectory",
+    "build_info",
+    "explain",
+    "forward",
+    "get_num_threads",
+    "linear_scan",
+    "loss_and_grad",
+    "matrix_powers",
+    "reference",
+    "set_num_threads",
+    "state_gradients",
+    "vjp",
+}
+
+
+def modules() -> list[ModuleType]:
+    found = pkgutil.walk_packages(rnnbptt.__path__, "rnnbptt.")
+    names = [m.name for m in found if not m.name.endswith(("._core", ".__main__"))]
+    optional = {"scipy", "matplotlib", "rich"}
+    result = [rnnbptt]
+    for name in names:
+        try:
+            result.append(importlib.import_module(name))
+        except ModuleNotFoundError as error:  # what only the demo needs
+            assert error.name is not None
+            assert error.name.split(".")[0] in optional
+    return result
+
+
+# --- tiers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not CPP.is_dir(), reason="the C++ sources are not beside the tests")
+def test_includes_point_one_way() -> None:
+    # bindings -> core -> kernels; the public headers know nobody.
+    forbidden = {
+        "kernels": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/|core/)',
+        "core": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/)',
+        "include": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/|core/|kernels/)',
+    }
+    for tier, pattern in forbidden.items():
+        sources = [p for p in (CPP / tier).rglob("*") if p.suffix in (".cpp", ".hpp", ".h", ".cc")]
+        assert sources, tier
+        for source in sources:
+            text = source.read_text(encoding="utf-8")
+            assert not re.findall(pattern, text, re.MULTILINE), source
+            assert not re.search(r"\bPy[A-Z]\w+\(|\bpy::|\bpybind11\b", text), source
+
+
+@pytest.mark.skipif(not CPP.is_dir(), reason="the C++ sources are not beside the tests")
+def test_kernels_use_no_templates_of_the_standard_library() -> None:
+    # Their instances would be weak symbols: the linker might keep those of the widest instruction set.
+    unit = (CPP / "kernels" / "products.cpp").read_text(encoding="utf-8")
+    assert set(re.findall(r"#include\s*[<\"](.*)[>\"]", unit)) <= {"float.h", "stddef.h", "kernels/table.hpp"}
+
+
+def kernel_objects() -> list[Path]:
+    return sorted(p for p in (ROOT / "build").glob("**/kernels_*.dir/**/*.o") if p.is_file())
+
+
+@pytest.mark.skipif(not kernel_objects(), reason="no object files: the package was not built in this tree")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+@pytest.mark.parametrize("path", kernel_objects(), ids=lambda p: str(p.relative_to(ROOT / "build")))
+def test_kernel_units_share_no_symbols(path: Path) -> None:
+    listing = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True).stdout
+    if "__asan" in listing or "__tsan" in listing or "__ubsan" in listing:
+        pytest.skip("built with a sanitizer")
+    weak = [line for line in listing.splitlines() if re.match(r"^[0-9a-f ]*\s[WVwvu] ", line)]
+    assert weak == []
+    isa = re.search(r"kernels_(\w+)\.dir", str(path))
+    assert isa is not None
+    exported = [
+        line.split(maxsplit=2)[2] for line in listing.splitlines() if re.match(r"^[0-9a-f]+ [A-Z] ", line)
+    ]
+    assert exported
+    assert all(name.startswith(f"rnnbptt::kernels::{isa[1]}::") for name in exported), exported
+
+
+# --- importing ----------------------------------------------------------------------------------------------
+
+
+def test_import_brings_numpy_and_nothing_else() -> None:
+    code = """
+import sys
+import numpy
+before = set(sys.modules)
+import rnnbptt
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(*sorted(new - set(sys.stdlib_module_names)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    # The finder of an editable install goes by a name of its own.
+    names = {name for name in done.stdout.split() if not name.startswith("_rnnbptt")}
+    assert names <= {"rnnbptt", "numpy"}
+
+
+def test_import_warns_of_nothing_and_says_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import rnnbptt"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    assert done.stderr == ""
+
+
+# --- names and docstrings -----------------------------------------------------------------------------------
+
+
+def test_public_names() -> None:
+    assert set(rnnbptt.__all__) == PUBLIC
+    assert rnnbptt.__all__ == sorted(rnnbptt.__all__)
+    for name in rnnbptt.__all__:
+        assert getattr(rnnbptt, name) is not None
+    for name in rnnbptt.reference.__all__:
+        assert getattr(rnnbptt.reference, name) is not None
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", rnnbptt.__version__)
+
+
+def test_signatures_match_the_reference() -> None:
+    engine_alone = {"memory_limit", "num_threads", "out"}
+    for name in ("forward", "loss_and_grad", "vjp", "state_gradients", "linear_scan", "matrix_powers"):
+        ours = inspect.signature(getattr(rnnbptt, name)).parameters
+        theirs = inspect.signature(getattr(rnnbptt.reference, name)).parameters
+        shared = [p for p in ours if p not in engine_alone]
+        assert shared == [p for p in theirs if p != "method" or p in ours], name
+        for p in shared:
+            assert ours[p].kind == theirs[p].kind, (name, p)
+            assert ours[p].default == theirs[p].default, (name, p)
+
+
+def test_every_public_name_is_documented() -> None:
+    documented: list[object] = [getattr(rnnbptt, name) for name in rnnbptt.__all__]
+    documented += [getattr(rnnbptt.reference, name) for name in rnnbptt.reference.__all__]
+    documented += [rnnbptt.Objective.__call__, rnnbptt.Objective.flat, rnnbptt.Params.random]
+    documented += [rnnbptt.Params.ravel, rnnbptt.Params.unravel, rnnbptt.Gradients.ravel]
+    for thing in documented:
+        text = inspect.getdoc(thing)
+        assert text, thing
+        first = text.splitlines()[0]
+        assert first.endswith((".", ":")), first
+
+
+def test_every_argument_is_documented() -> None:
+    for name in rnnbptt.__all__:
+        thing = getattr(rnnbptt, name)
+        if not callable(thing) or name in ("Gradients", "Trajectory"):
+            continue
+        text = inspect.getdoc(thing) or ""
+        for parameter in inspect.signature(thing).parameters:
+            assert re.search(rf"^\s*(\w+, )*{parameter}(, \w+)*( :|$)", text, re.MULTILINE), (name, parameter)
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda m: m.__name__)
+def test_examples_in_docstrings(module: ModuleType) -> None:
+    results = doctest.testmod(module)
+    assert results.failed == 0
+
+
+def test_docstrings_have_examples_at_all() -> None:
+    finder = doctest.DocTestFinder()
+    assert sum(len(test.examples) for module in modules() for test in finder.find(module)) > 5
+
+
+def test_build_info() -> None:
+    info = rnnbptt.build_info()
+    assert set(info) >= {"version", "compiler", "flags", "isa", "supported_isas", "num_threads"}
+    assert info["version"] == rnnbptt.__version__
+    assert info["isa"] in info["supported_isas"]
+    assert info["num_threads"] >= 1
