@@ -132,7 +132,7 @@ def build(
 
 
 def draw_any(seed: int) -> tuple[float, Case]:
-    """Draw a problem of either dtype, T up to 2000, h up to 70, spectral radius 0.5 to 1.05; and the radius."""
+    """Draw a problem of either dtype, T up to 2000, h up to 70, radius 0.5 to 1.05; return the radius too."""
     rng = np.random.default_rng(seed)
     T = int(rng.integers(1000, 2001)) if rng.integers(4) == 0 else int(np.exp(rng.uniform(0, np.log(2001))))
     B, h = int(rng.integers(1, 4)), int(rng.integers(1, 71))
@@ -154,7 +154,7 @@ def draw_any(seed: int) -> tuple[float, Case]:
 
 
 def nudged(case: Case, seed: int) -> Case:
-    """Move every given number by one rounding, up or down: no arithmetic of this dtype can tell the two apart."""
+    """Move every given number by one rounding, up or down: no arithmetic of this dtype can tell which."""
     rng = np.random.default_rng(seed)
     dtype = case.params.dtype
     eps = np.finfo(dtype).eps

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rnnbptt
-from problems import KINDS, LOSSES, SCALARS, STEP_OPTIONS, Case, Scalar, build, draw_any, nudged
+from problems import KINDS, LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, build, draw_any, nudged
 from rnnbptt import reference
 from rnnbptt.params import Kind
 from rnnbptt.reference.losses import LossName
@@ -142,6 +142,10 @@ def test_every_kind_of_recurrence(radius: float, kind: Kind, dtype: Scalar) -> N
 # --- random problems ----------------------------------------------------------------------------------------
 
 
+def summary(errors: Array) -> str:
+    return f"median {np.median(errors):.3g}, 99 % {np.quantile(errors, 0.99):.3g}, worst {errors.max():.3g}"
+
+
 @pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "float64"])
 def test_random_problems(dtype: int) -> None:
     """As many problems as RNNBPTT_RANDOM_PROBLEMS says; ``pytest -rP`` shows the figures."""
@@ -157,13 +161,9 @@ def test_random_problems(dtype: int) -> None:
                 unexcused.append((seed, found))
     of_bound, of_own = np.array(errors).T
     print(f"{len(errors)} gradients of {SCALARS[dtype].__name__}; error as a fraction of its bound:")
-    print(
-        f"    median {np.median(of_bound):.3g}, 99 % {np.quantile(of_bound, 0.99):.3g}, worst {of_bound.max():.3g}"
-    )
+    print(f"    {summary(of_bound)}")
     print("as a multiple of the sequential recursion's own error:")
-    print(
-        f"    median {np.median(of_own):.3g}, 99 % {np.quantile(of_own, 0.99):.3g}, worst {of_own.max():.3g}"
-    )
+    print(f"    {summary(of_own)}")
     assert unexcused == []
     assert np.median(of_own) <= TIMES_REFERENCE_MEDIAN
 

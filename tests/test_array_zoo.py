@@ -115,7 +115,7 @@ def arguments(dtype: Scalar, batch: tuple[int, ...] = (B,)) -> dict[str, Array]:
     rng = np.random.default_rng(4)
 
     def normal(*shape: int) -> Array:
-        return rng.standard_normal(shape).astype(dtype) / 2
+        return (rng.standard_normal(shape) / 2).astype(dtype)
 
     return {
         "W_hx": normal(h, d),
@@ -146,7 +146,7 @@ Results = list[Array | float | Gradients]
 
 
 def everything(a: dict[str, Array], batch_first: bool = False) -> Results:
-    """Call every function on these arguments, of which those in PER_STEP are laid out as `batch_first` says."""
+    """Call every function on these arguments; those in PER_STEP are laid out as `batch_first` says."""
     params = Params(*(a[name] for name in ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")))
     theta = params.ravel()
     wrt = [name for name, _ in params.items()] + ["h0", "x"]

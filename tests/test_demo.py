@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -29,7 +30,10 @@ def data() -> Sunspots:
 @pytest.fixture
 def demo_extra() -> None:
     for name in command.REQUIRED:
-        pytest.importorskip(name, reason=f"the demo needs {name}: pip install 'rnnbptt[demo]'")
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"the demo needs {name}: pip install 'rnnbptt[demo]'")
+    with command.single_threaded_blas():
+        from rnnbptt.demo import story  # noqa: F401
 
 
 # --- the data -----------------------------------------------------------------------------------------------
@@ -212,7 +216,7 @@ def test_a_seed_settles_the_network_and_the_picture(demo_extra: None, tmp_path: 
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert max(done) == training.TOTAL_ITERATIONS
-    for suffix in (".png", ".svg", ".pdf"):
+    for suffix in command.FORMATS:
         paths = [tmp_path / f"{number}{suffix}" for number in (1, 2)]
         for path, params in zip(paths, networks[:2], strict=True):
             picture.draw(path, params, data, spectrum.gradient_flow(params, 60))
@@ -278,6 +282,22 @@ def test_a_missing_extra_is_named(
     error = capsys.readouterr().err
     assert "scipy not found" in error
     assert "pip install 'rnnbptt[demo]'" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_blamed_on_the_right_file(demo_extra: None, tmp_path: Path) -> None:
+    full = tmp_path / "full.png"
+    full.symlink_to("/dev/full")
+    demo = [sys.executable, "-m", "rnnbptt", "demo", "--hidden", "2", "-o"]
+    answer = subprocess.run([*demo, str(full)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert answer.returncode == 1
+    assert answer.stderr == f"rnnbptt demo: error: cannot write {full}: No space left on device\n"
+    with open("/dev/full", "w") as stdout:
+        answer = subprocess.run(
+            [*demo, str(tmp_path / "p.png")], stdout=stdout, stderr=subprocess.PIPE, text=True
+        )
+    assert answer.returncode == 1
+    assert answer.stderr == "rnnbptt: error: [Errno 28] No space left on device\n"
 
 
 def test_an_interrupt_is_quiet(

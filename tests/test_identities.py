@@ -98,7 +98,7 @@ def test_linear_scan_has_its_adjoint(
 
 @given(cases(weighed=False), st.integers(0, 10**6))
 def test_vjp_is_the_adjoint_of_forward(case: Case, seed: int) -> None:
-    # Outputs are linear in (x, h0, b_h, b_q) and in (W_qh, W_qx, b_q): for each of the two, <v, J u> = <J^T v, u>.
+    # Outputs are linear in (x, h0, b_h, b_q) and in (W_qh, W_qx, b_q): for each, <v, J u> = <J^T v, u>.
     rng = np.random.default_rng(seed)
     params, x = case.params, case.x
     h0 = rng.standard_normal((x.shape[1], params.shape[1]))
@@ -155,7 +155,8 @@ def weight_of(case: Case, b: int) -> float:
 def test_batch_is_the_sum_of_its_sequences(case: Case) -> None:
     loss, whole = case.engine()
     shares = [weight_of(case, b) for b in range(case.x.shape[1])]
-    total_loss, total = 0.0, dict.fromkeys(case.wrt, 0.0)
+    total_loss = 0.0
+    total: dict[str, Any] = dict.fromkeys(case.wrt, 0.0)
     for b, share in enumerate(shares):
         one = {
             name: value if name == "loss" else value[b] if name in ("h0", "lengths") else value[:, b]
@@ -196,7 +197,7 @@ def test_time_in_two_parts_is_the_whole(case: Case, where: float) -> None:
     d_o = np.random.default_rng(T).standard_normal(whole.o.shape)
     expected = rnnbptt.vjp(params, x, d_o, h0, wrt=case.wrt)
     second = rnnbptt.vjp(params, x[cut:], d_o[cut:], middle, wrt=case.wrt)
-    # What the second part asks of the state between reaches the first as one more output, W_qh = I, of its end.
+    # What the second part asks of the state between reaches the first as an output of its end, W_qh = I.
     h = params.shape[1]
     at_end = np.zeros((cut, x.shape[1], h))
     at_end[-1] = present(second.h0)
@@ -228,9 +229,8 @@ def test_batch_first_is_the_same_in_another_layout(case: Case) -> None:
     value, actual = other.engine(batch_first=True)
     assert value == loss
     assert_same(actual._replace(x=present(actual.x).swapaxes(0, 1)), expected, 0.0)
-    copied = Case(
-        case.params, *(np.ascontiguousarray(a.swapaxes(0, 1)) for a in (case.x, case.y)), turned
-    ).engine(batch_first=True)
+    x, y = (np.ascontiguousarray(a) for a in (other.x, other.y))
+    copied = Case(case.params, x, y, turned).engine(batch_first=True)
     assert copied[0] == loss
     assert_same(copied[1]._replace(x=present(copied[1].x).swapaxes(0, 1)), expected, 0.0)
     h0 = case.options.get("h0")
@@ -248,7 +248,7 @@ def test_batch_first_is_the_same_in_another_layout(case: Case) -> None:
 @pytest.mark.parametrize("dtype", SCALARS)
 @pytest.mark.parametrize("seed", range(30))
 def test_whole_numbers_are_exact(seed: int, dtype: Scalar) -> None:
-    # W_hh is a permutation with signs: whatever is added and multiplied stays a whole number of moderate size.
+    # W_hh is a permutation with signs: whatever is added and multiplied stays a whole number, not too large.
     rng = np.random.default_rng(seed)
     T, B, d, h, q = (int(n) for n in rng.integers(1, [60, 9, 9, 40, 9]))
     W_hh = np.zeros((h, h))

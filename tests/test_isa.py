@@ -53,7 +53,7 @@ def check(isa: str) -> None:
         check_threads(dtype)
 
 
-def check_whole_numbers(dtype: type[np.float32] | type[np.float64]) -> None:
+def check_whole_numbers(dtype: type[np.float32 | np.float64]) -> None:
     rng = np.random.default_rng(1)
     for h in WIDTHS:
         W_hh = np.zeros((h, h))
@@ -69,7 +69,7 @@ def check_whole_numbers(dtype: type[np.float32] | type[np.float64]) -> None:
         assert_same(actual, rnnbptt.reference.vjp(params, x, d_o, h0, wrt=wrt, method=OTHER_FORMS[0]), 0.0)
 
 
-def check_threads(dtype: type[np.float32] | type[np.float64]) -> None:
+def check_threads(dtype: type[np.float32 | np.float64]) -> None:
     for B in (1, 2, 9, 17):
         for h in WIDTHS:
             rng = np.random.default_rng(h)

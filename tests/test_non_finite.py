@@ -27,8 +27,10 @@ def poisoned(case: Case, place: str, value: float, rng: np.random.Generator) -> 
         array[tuple(int(rng.integers(n)) for n in array.shape)] = value
         return array
 
-    if place in ("x", "y"):
-        return case._replace(**{place: spoil(getattr(case, place))})
+    if place == "x":
+        return case._replace(x=spoil(case.x))
+    if place == "y":
+        return case._replace(y=spoil(case.y))
     if place == "h0":
         return case._replace(options=case.options | {"h0": spoil(case.options["h0"])})
     arrays = dict(case.params.items())
@@ -135,7 +137,7 @@ def test_exploding_gradients(seed: int, dtype: Scalar) -> None:
             assert np.isfinite(loss)
         for name, gradient in actual.items():
             size = np.abs(getattr(exact, name))
-            # Finite where the recursion is, but for a hair; not finite where no number of this dtype would do.
+            # Finite where the recursion is, but for a hair; not finite where no number of this dtype will do.
             kept = np.isfinite(getattr(expected, name)) & (size < largest / HEADROOM)
             assert np.isfinite(gradient[kept]).all(), name
             assert not np.isfinite(gradient[size > largest * HEADROOM]).any(), name
@@ -143,7 +145,7 @@ def test_exploding_gradients(seed: int, dtype: Scalar) -> None:
 
 @pytest.mark.parametrize("dtype", SCALARS)
 def test_powers_that_overflow_do_not_spoil_what_is_finite(dtype: Scalar) -> None:
-    # The large eigenvalue belongs to a state that nothing excites; its powers overflow, the recursion does not.
+    # The large eigenvalue belongs to a state that nothing excites: powers overflow, the recursion does not.
     p = Params(np.array([[1], [0]], dtype), np.diag([0.5, 1e30]).astype(dtype), np.array([[1, 0]], dtype))
     x, y = np.ones((300, 1), dtype), np.zeros((300, 1), dtype)
     case = Case(p, x, y, {})
@@ -175,7 +177,7 @@ def test_subnormal_numbers_are_kept() -> None:
     for dtype, smallest in ((np.float64, 5e-324), (np.float32, 1e-45)):
         one = np.ones((1, 1), dtype)
         tiny = np.array([[smallest]], dtype)
-        assert tiny > 0
+        assert tiny.item() > 0
         assert rnnbptt.linear_scan(one, np.concatenate([tiny, 0 * tiny]))[1] == tiny[0]
         powers = rnnbptt.matrix_powers(one / 2, 149 if dtype is np.float32 else 1074)
         assert powers[-1] == tiny
@@ -247,13 +249,13 @@ def test_what_does_not_count_is_not_read(loss: LossName, dtype: Scalar) -> None:
     T, B = 60, 4
     case = build(rng, dtype, (T, B, 3, 5, 2), loss=loss)
     lengths = np.array([60, 1, 17, 42])
-    weights = rng.uniform(0.5, 2, (T, B)).astype(dtype)
+    weights: Array = rng.uniform(0.5, 2, (T, B)).astype(dtype)
     mask = rng.uniform(size=(T, B)) < 0.6
     mask[0] = True
     weights[mask & (rng.uniform(size=(T, B)) < 0.2)] = 0
     weights[0] = 1
     clean = case._replace(options=case.options | {"lengths": lengths, "weights": weights, "mask": mask})
-    counted = mask & (weights > 0) & (np.arange(T)[:, np.newaxis] < lengths)
+    counted = mask & np.greater(weights, 0) & (np.arange(T)[:, np.newaxis] < lengths)
     last = T - np.argmax(counted[::-1], axis=0)
     x, y, w = clean.x.copy(), clean.y.copy(), weights.copy()
     x[np.arange(T)[:, np.newaxis] >= last] = np.nan

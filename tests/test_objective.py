@@ -91,7 +91,7 @@ def test_flat_takes_anything_like_a_vector() -> None:
         ("a", TypeError),
     ):
         with pytest.raises(error, match="theta"):
-            objective.flat(bad)  # type: ignore[arg-type]  # that is the test
+            objective.flat(bad)
 
 
 def test_params_and_theta_go_back_and_forth() -> None:

@@ -19,8 +19,8 @@ namespace py = pybind11;
   throw py::value_error(std::string(name) + " does not fit the problem (internal check)");
 }
 
-// Whether an object is an array of native, aligned scalars; with `contiguous`, in C order too. This runs some ten times
-// in each call, so it asks NumPy's structures rather than NumPy.
+// Whether an object is an array of native, aligned scalars; with `contiguous`, in C order too. This runs some
+// ten times in each call, so it asks NumPy's structures rather than NumPy.
 template <typename Scalar>
 bool is_array_of(const py::handle& object, bool contiguous) {
   if (!py::isinstance<py::array>(object)) return false;
@@ -28,7 +28,8 @@ bool is_array_of(const py::handle& object, bool contiguous) {
   int needed = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if (contiguous) needed |= py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
   const auto* type = py::detail::array_descriptor_proxy(py::detail::array_proxy(array.ptr())->descr);
-  return (array.flags() & needed) == needed && type->type_num == py::detail::npy_format_descriptor<Scalar>::value &&
+  return (array.flags() & needed) == needed &&
+         type->type_num == py::detail::npy_format_descriptor<Scalar>::value &&
          (type->byteorder == '=' || type->byteorder == '|');
 }
 

@@ -29,36 +29,10 @@ kernels::Rows<Scalar*> rows_of(SequenceView<Scalar> view, Index t, Index b, bool
   return {view.at(t, b), along_time ? view.step : view.sequence, nullptr};
 }
 
-}  // namespace
-
+// s_t = W s_{t-1} + s_t in place; see linear_scan.
 template <typename Scalar>
-void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
-             SequenceView<Scalar> o) {
-  workspace.reset();
-  const Index d = shape.d, h = shape.h, q = shape.q;
-  const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h, d, d}.transposed());
-  for_runs(run, shape, d * h, [&](Index count, Index t, Index b, bool along_time) {
-    multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0},
-                     rows_of(hidden, t, b, along_time));
-  });
-  linear_scan(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden);
-  const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, q, h, h}.transposed());
-  Packed<Scalar> W_qx;
-  if (params.W_qx != nullptr)
-    W_qx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qx, q, d, d}.transposed());
-  const SequenceView<const Scalar> states{hidden.data, hidden.step, hidden.sequence};
-  for_runs(run, shape, q * h, [&](Index count, Index t, Index b, bool along_time) {
-    const auto out = rows_of(o, t, b, along_time);
-    multiply<Scalar>(count, rows_of(states, t, b, along_time), W_qh, {params.b_q, 0}, out);
-    if (params.W_qx != nullptr)
-      multiply<Scalar>(count, rows_of(x, t, b, along_time), W_qx, {out.base, out.stride}, out);
-  });
-}
-
-template <typename Scalar>
-void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W, const Scalar* s0,
-                 bool reverse, bool transpose, SequenceView<Scalar> s) {
+void scan_sequences(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W,
+                    const Scalar* s0, bool reverse, bool transpose, SequenceView<Scalar> s) {
   // States are rows here: s_t^T = s_{t-1}^T W^T.
   const MatrixView<const Scalar> matrix{W, h, h, h};
   ScanProblem<Scalar> problem;
@@ -80,31 +54,74 @@ void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, cons
   scan(run, workspace, problem);
 }
 
+}  // namespace
+
+template <typename Scalar>
+void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
+             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
+             SequenceView<Scalar> o) {
+  workspace.reset();
+  const Index d = shape.d, h = shape.h, q = shape.q;
+  const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h, d, d}.transposed());
+  for_runs(run, shape, d * h, [&](Index count, Index t, Index b, bool along_time) {
+    multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0},
+                     rows_of(hidden, t, b, along_time));
+  });
+  scan_sequences(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden);
+  const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, q, h, h}.transposed());
+  Packed<Scalar> W_qx;
+  if (params.W_qx != nullptr)
+    W_qx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qx, q, d, d}.transposed());
+  const SequenceView<const Scalar> states{hidden.data, hidden.step, hidden.sequence};
+  for_runs(run, shape, q * h, [&](Index count, Index t, Index b, bool along_time) {
+    const auto out = rows_of(o, t, b, along_time);
+    multiply<Scalar>(count, rows_of(states, t, b, along_time), W_qh, {params.b_q, 0}, out);
+    if (params.W_qx != nullptr)
+      multiply<Scalar>(count, rows_of(x, t, b, along_time), W_qx, {out.base, out.stride}, out);
+  });
+}
+
+template <typename Scalar>
+void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W,
+                 SequenceView<const Scalar> v, const Scalar* s0, bool reverse, bool transpose,
+                 SequenceView<Scalar> s) {
+  workspace.reset();
+  constexpr Index work_per_scalar = 16;  // memory that is touched for the first time is slow
+  for_runs(run, {T, B, 0, h, 0}, work_per_scalar * h, [&](Index count, Index t, Index b, bool along_time) {
+    const auto from = rows_of(v, t, b, along_time);
+    const auto to = rows_of(s, t, b, along_time);
+    for (Index i = 0; i < count; ++i) std::copy(from[i], from[i] + h, to[i]);
+  });
+  scan_sequences(run, workspace, T, B, h, W, s0, reverse, transpose, s);
+}
+
 template <typename Scalar>
 void matrix_powers(Run& run, Workspace& workspace, Index h, Index n, const Scalar* W, Scalar* powers) {
   workspace.reset();
-  std::fill(powers, powers + (n + 1) * h * h, Scalar{0});
-  for (Index i = 0; i < h; ++i) powers[i * h + i] = 1;
-  if (n == 0) return;
-  ScanProblem<Scalar> problem;
-  problem.size = h;
-  problem.M = {W, h, h, h};
-  problem.packed = pack<Scalar>(workspace, problem.M);
-  problem.base = powers + h * h;
-  problem.step = h * h;
-  problem.starts = powers;
-  for (Index i = 0; i < h; ++i) problem.lanes.push_back({i * h, n});
-  scan(run, workspace, problem);
+  const auto packed = pack<Scalar>(workspace, MatrixView<const Scalar>{W, h, h, h});
+  // Rows of a power depend on the same rows of the one before only.
+  constexpr Index group = 8;
+  const double work = static_cast<double>(std::min(group, h) * h) * static_cast<double>(h);
+  parallel(run, (h + group - 1) / group, work * static_cast<double>(n), [&](Index task, int worker) {
+    const Index first = task * group, rows = std::min(group, h - first);
+    Scalar* at = powers + first * h;
+    std::fill(at, at + rows * h, Scalar{0});
+    for (Index i = 0; i < rows; ++i) at[i * h + first + i] = 1;
+    for (Index k = 0; k < n; ++k, at += h * h) {
+      run.checkpoint(worker, work);
+      multiply<Scalar>(rows, {at, h}, packed, {}, {at + h * h, h});
+    }
+  });
 }
 
 template void forward(Run&, Workspace&, const Shape&, const Params<const float>&, SequenceView<const float>,
                       const float*, SequenceView<float>, SequenceView<float>);
 template void forward(Run&, Workspace&, const Shape&, const Params<const double>&, SequenceView<const double>,
                       const double*, SequenceView<double>, SequenceView<double>);
-template void linear_scan(Run&, Workspace&, Index, Index, Index, const float*, const float*, bool, bool,
-                          SequenceView<float>);
-template void linear_scan(Run&, Workspace&, Index, Index, Index, const double*, const double*, bool, bool,
-                          SequenceView<double>);
+template void linear_scan(Run&, Workspace&, Index, Index, Index, const float*, SequenceView<const float>,
+                          const float*, bool, bool, SequenceView<float>);
+template void linear_scan(Run&, Workspace&, Index, Index, Index, const double*, SequenceView<const double>,
+                          const double*, bool, bool, SequenceView<double>);
 template void matrix_powers(Run&, Workspace&, Index, Index, const float*, float*);
 template void matrix_powers(Run&, Workspace&, Index, Index, const double*, double*);
 

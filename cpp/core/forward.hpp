@@ -14,13 +14,14 @@ void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<co
              SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
              SequenceView<Scalar> o);
 
-// s_t = W s_{t-1} + s_t in place; with `transpose` by W^T, with `reverse` from the last step to the first. s0
-// is (B, h) or null for zero.
+// s_t = W s_{t-1} + v_t; with `transpose` by W^T, with `reverse` from the last step to the first. s0 is (B,
+// h) or null for zero; s may be v itself, and must not overlap it otherwise.
 template <typename Scalar>
-void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W, const Scalar* s0,
-                 bool reverse, bool transpose, SequenceView<Scalar> s);
+void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W,
+                 SequenceView<const Scalar> v, const Scalar* s0, bool reverse, bool transpose,
+                 SequenceView<Scalar> s);
 
-// P_k = W^k for k = 0..n, (n + 1, h, h): the scan of the rows of the identity.
+// P_k = W^k for k = 0..n, (n + 1, h, h), each from the one before.
 template <typename Scalar>
 void matrix_powers(Run& run, Workspace& workspace, Index h, Index n, const Scalar* W, Scalar* powers);
 

@@ -52,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nrnnbptt: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has gone (rnnbptt ... | head). Nothing is left to say, and the interpreter's
-        # own flush at exit must not complain about it.
+    except OSError as error:
+        # A reader that has gone (rnnbptt ... | head) needs no message; a full disk does. Either way the
+        # interpreter's own flush at exit must not fail once more.
+        if not isinstance(error, BrokenPipeError):
+            print(f"rnnbptt: error: {error}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code

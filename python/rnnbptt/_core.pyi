@@ -54,6 +54,7 @@ def forward64(
 def linear_scan32(
     shape: tuple[int, int, int],
     W: _Array,
+    v: _Array,
     s0: _Array | None,
     reverse: bool,
     transpose: bool,
@@ -63,6 +64,7 @@ def linear_scan32(
 def linear_scan64(
     shape: tuple[int, int, int],
     W: _Array,
+    v: _Array,
     s0: _Array | None,
     reverse: bool,
     transpose: bool,

@@ -156,8 +156,7 @@ def linear_scan(
     inputs = [array for array in (matrix, entering, start) if array is not None]
     states = _validate.out("out", out, matrix.dtype, shape, inputs)
     time_major = _validate.time_major(states, batched, batch_first=False)
-    time_major[...] = entering
-    _LINEAR_SCAN[matrix.dtype]((T, B, h), matrix, start, reverse, transpose, time_major, threads)
+    _LINEAR_SCAN[matrix.dtype]((T, B, h), matrix, entering, start, reverse, transpose, time_major, threads)
     return states
 
 

@@ -46,21 +46,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"rnnbptt demo: error: {refusal}", file=sys.stderr)
         return 2
     # Only now: these modules import what the extra brings.
-    with _single_threaded_blas():
+    with single_threaded_blas():
         from . import story
 
+    draw = story.tell(arguments.seed, arguments.hidden)
     try:
-        story.tell(arguments.output, arguments.seed, arguments.hidden)
-    except BrokenPipeError:
-        raise
+        draw(arguments.output)
     except OSError as error:
         print(f"rnnbptt demo: error: cannot write {arguments.output}: {error.strerror}", file=sys.stderr)
         return 1
+    print(f"\nPicture: {arguments.output}")
     return 0
 
 
 @contextmanager
-def _single_threaded_blas() -> Iterator[None]:
+def single_threaded_blas() -> Iterator[None]:
     """Let libraries loaded within use one thread for their linear algebra.
 
     L-BFGS asks for products of matrices of ten rows. Where CPUs are few or busy, handing these to threads

@@ -1,4 +1,4 @@
-"""The demo from beginning to end: train, compare, look inside, check, draw."""
+"""The demo from beginning to end: train, compare, look inside, check; and a picture to draw."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from . import gradient_check, picture, report, spectrum, sunspots, training
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from .sunspots import Sunspots
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
 LAGS = 60  # years the gradient flow is followed back
 
 
-def tell(output: Path, seed: int, hidden: int) -> None:
-    """Run the demo, print its report and write its picture.
+def tell(seed: int, hidden: int) -> Callable[[Path], None]:
+    """Run the demo and print its report.
 
     Parameters
     ----------
-    output : Path
-        File of the picture; its suffix names the format.
     seed : int
         Seed of the random starts.
     hidden : int
         Size of the hidden state.
+
+    Returns
+    -------
+    callable
+        Writes the picture to the file it is given.
     """
     console = Console(highlight=False, soft_wrap=True)
 
@@ -51,9 +55,7 @@ def tell(output: Path, seed: int, hidden: int) -> None:
     flow = spectrum.gradient_flow(params, LAGS)
     say("How far a gradient reaches back", report.reach(flow, own[0]))
     say("The gradient, checked against NumPy", report.gradient(gradient_check.check(data, hidden, seed)))
-
-    picture.draw(output, params, data, flow)
-    say("Picture", [str(output)])
+    return lambda output: picture.draw(output, params, data, flow)
 
 
 def _train_visibly(data: Sunspots, hidden: int, seed: int) -> Training:
