@@ -289,7 +289,7 @@ def test_a_full_disk_is_blamed_on_the_right_file(demo_extra: None, tmp_path: Pat
     full = tmp_path / "full.png"
     full.symlink_to("/dev/full")
     demo = [sys.executable, "-m", "rnnbptt", "demo", "--hidden", "2", "-o"]
-    answer = subprocess.run([*demo, str(full)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    answer = subprocess.run([*demo, str(full)], capture_output=True, text=True)
     assert answer.returncode == 1
     assert answer.stderr == f"rnnbptt demo: error: cannot write {full}: No space left on device\n"
     with open("/dev/full", "w") as stdout:

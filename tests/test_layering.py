@@ -32,6 +32,7 @@ PUBLIC = {
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",
+    "power_norms",
     "reference",
     "set_num_threads",
     "state_gradients",

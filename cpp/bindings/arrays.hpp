@@ -5,8 +5,14 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <memory>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <exception>
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
@@ -82,15 +88,37 @@ Params<const Scalar> params(const py::tuple& arrays, const Shape& s) {
           input<Scalar>(arrays[4], "b_q", s.q),        input<Scalar>(arrays[5], "W_qx", s.q * s.d)};
 }
 
+// Only the main thread hears of signals, and only it can ask for the GIL without risk: in another one, asking
+// while the interpreter shuts down ends the thread on the spot.
+inline bool is_main_thread() {
+#if defined(__linux__)
+  return static_cast<pid_t>(syscall(SYS_gettid)) == getpid();
+#else
+  return pthread_main_np() != 0;
+#endif
+}
+
 // Calls work(run) without the GIL. Ctrl-C is looked for on the calling thread.
 template <typename Work>
 void without_gil(int threads, const Work& work) {
-  const py::gil_scoped_release release;
-  Run run(threads > 0 ? threads : default_threads(), [] {
-    const py::gil_scoped_acquire acquire;
-    return PyErr_CheckSignals() != 0;
-  });
-  work(run);
+  std::function<bool()> poll;
+  if (is_main_thread())
+    poll = [] {
+      const py::gil_scoped_acquire acquire;
+      return PyErr_CheckSignals() != 0;
+    };
+  Run run(threads > 0 ? threads : default_threads(), std::move(poll));
+  // Not py::gil_scoped_release: where the interpreter is shutting down, taking the GIL back ends a daemon
+  // thread by unwinding its stack, which no destructor may let happen.
+  std::exception_ptr error;
+  PyThreadState* state = PyEval_SaveThread();
+  try {
+    work(run);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace rnnbptt::bindings

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "bindings/workspaces.hpp"
 #include "kernels/table.hpp"
 #include "rnnbptt/runtime.hpp"
 
@@ -12,6 +13,8 @@ namespace py = pybind11;
 PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   try {
     rnnbptt::kernels::table();
+    rnnbptt::prepare_threads();
+    rnnbptt::bindings::BorrowedWorkspace().get();
   } catch (const std::runtime_error& error) {
     throw py::import_error(error.what());
   }

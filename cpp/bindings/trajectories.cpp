@@ -21,9 +21,9 @@ void bound_forward(const std::tuple<Index, Index, Index, Index, Index>& sizes, c
   const auto* start = input<Scalar>(h0, "h0", s.B * s.h);
   const auto states = output_sequence<Scalar>(hidden, "hidden", s.T, s.B, s.h);
   const auto outputs = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
-  BorrowedWorkspace workspace;
-  without_gil(threads,
-              [&](Run& run) { forward(run, workspace.get(), s, model, from, start, states, outputs); });
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
+  without_gil(threads, [&](Run& run) { forward(run, workspace, s, model, from, start, states, outputs); });
 }
 
 template <typename Scalar>
@@ -34,9 +34,10 @@ void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::o
   const auto entering = sequence<Scalar>(v, "v", T, B, h, 3);
   const auto* start = input<Scalar>(s0, "s0", B * h);
   const auto states = output_sequence<Scalar>(s, "s", T, B, h);
-  BorrowedWorkspace workspace;
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
   without_gil(threads, [&, T = T, B = B, h = h](Run& run) {
-    linear_scan(run, workspace.get(), T, B, h, matrix, entering, start, reverse, transpose, states);
+    linear_scan(run, workspace, T, B, h, matrix, entering, start, reverse, transpose, states);
   });
 }
 
@@ -44,8 +45,9 @@ template <typename Scalar>
 void bound_matrix_powers(Index h, Index n, const py::object& W, const py::object& powers, int threads) {
   const auto* matrix = input<Scalar>(W, "W", h * h);
   auto* to = output<Scalar>(powers, "powers", (n + 1) * h * h);
-  BorrowedWorkspace workspace;
-  without_gil(threads, [&](Run& run) { matrix_powers(run, workspace.get(), h, n, matrix, to); });
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
+  without_gil(threads, [&](Run& run) { matrix_powers(run, workspace, h, n, matrix, to); });
 }
 
 template <typename Scalar>
@@ -67,8 +69,8 @@ void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, con
   auto* to = output<double>(mantissas, "mantissas", count * h * h);
   auto* scales = output<std::int64_t>(exponents, "exponents", count);
   BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();
   without_gil(threads, [&](Run& run) {
-    Workspace& workspace = borrowed.get();
     workspace.reset();
     auto* copy = workspace.take<double>(h * h);
     std::copy(matrix, matrix + h * h, copy);

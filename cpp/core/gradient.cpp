@@ -1,6 +1,7 @@
 #include "core/gradient.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "core/coarse.hpp"
@@ -43,8 +44,9 @@ class Sweep {
         B_(problem.shape.B) {}
 
   double operator()(Taken& taken) {
-    Index longest = 0;
-    for (Index b = 0; b < B_; ++b) longest = std::max(longest, problem_.length(b));
+    Index longest = problem_.shape.T;
+    if (problem_.lengths != nullptr)
+      longest = static_cast<Index>(*std::max_element(problem_.lengths, problem_.lengths + B_));
     const Index steps = (longest + model_.L - 1) / model_.L;
     const Index length = std::max<Index>(1, std::min(schedule_.window, steps));
     const Index windows = std::max<Index>(1, (steps + length - 1) / length);
@@ -63,7 +65,13 @@ class Sweep {
     for (Index w = windows - 1; w >= 0; --w) {
       load_window(w, length);
       states(w);
+      if (model_.lifted) drop_last_states();
       loss += outputs();
+      if (!model_.lifted) drop_last_states();
+      if (gradients_.x && model_.lifted && !finite_outputs()) {
+        leaked_ = true;
+        return loss;
+      }
       adjoint();
       sums();
       if (gradients_.x) input_gradients();
@@ -71,6 +79,10 @@ class Sweep {
     finish();
     return loss;
   }
+
+  // Whether something not finite would have spread, through the zeros of a lift's direct term, to gradients
+  // of inputs that it does not reach. Then nothing was finished.
+  bool leaked() const { return leaked_; }
 
  private:
   // Rows of a block at most.
@@ -81,13 +93,9 @@ class Sweep {
     o_row_ = padded<Scalar>(model_.outputs);
     s_row_ = padded<Scalar>(h_);
     wide_row_ = padded<State>(h_);
-    // Every sequence adds the row of its start state; short sequences need fewer.
-    Index most = 0;
-    if (windows == 1) {
-      most = make_window(problem_, model_.L, 0, steps).rows;
-    } else {
-      most = B_ * (length + 1);
-    }
+    // Every sequence adds the row of its start state.
+    Index most = B_ * (length + 1);
+    if (windows == 1 && problem_.lengths != nullptr) most = make_window(problem_, model_.L, 0, steps).rows;
     x_ = workspace_.take<Scalar>(most * x_row_);
     d_ = workspace_.take<Scalar>(most * o_row_);
     s_ = workspace_.take<Scalar>(most * s_row_);
@@ -163,6 +171,16 @@ class Sweep {
     }
   }
 
+  // Row r - 1 of the first row of a sequence is the last state of another. It takes no part, but may have
+  // left the range of the scalars, in padded steps too, and 0 times that must stay 0. A plain model still
+  // reads it for outputs.
+  void drop_last_states() {
+    for (const Segment& segment : window_.segments) {
+      Scalar* last = s_ + (segment.first_row + segment.steps) * s_row_;
+      std::fill(last, last + h_, Scalar{0});
+    }
+  }
+
   // o, the loss and d_o; what the outputs send back to the states; sums over d_o.
   double outputs() {
     // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
@@ -204,6 +222,14 @@ class Sweep {
     double loss = 0;
     for (Index i = 0; i < schedule_.splits; ++i) loss += losses_[i];
     return loss;
+  }
+
+  bool finite_outputs() const {
+    for (Index r = 0; r < window_.rows; ++r)
+      if (!std::all_of(d_ + r * o_row_, d_ + r * o_row_ + model_.outputs,
+                       [](Scalar v) { return std::isfinite(v); }))
+        return false;
+    return true;
   }
 
   // g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on.
@@ -352,6 +378,7 @@ class Sweep {
   const Index h_, B_;
 
   Window window_;
+  bool leaked_ = false;
   Index loaded_ = -1, states_of_ = -1;
   Index block_ = 0, split_rows_ = 0;
   Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
@@ -386,10 +413,22 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
     followed = plan(problem, params.b_h != nullptr, static_cast<bool>(gradients.x), followed.choices);
   }
   double loss = 0;
-  if (sizeof(Scalar) == sizeof(double) || !coarsening.model().lifted)
-    loss = Sweep<Scalar, Scalar>(run, workspace, problem, gradients, followed, coarsening)(report);
+  bool leaked = false;
+  const auto sweep_as = [&](auto state) {
+    Sweep<Scalar, decltype(state)> sweep(run, workspace, problem, gradients, followed, coarsening);
+    loss = sweep(report);
+    leaked = sweep.leaked();
+  };
+  if (coarsening.model().lifted)
+    sweep_as(double{});
   else
-    loss = Sweep<Scalar, double>(run, workspace, problem, gradients, followed, coarsening)(report);
+    sweep_as(Scalar{});
+  if (leaked) {
+    Choices plain = schedule.choices;
+    plain.levels = 0;
+    const bool bias = params.b_h != nullptr;
+    return gradient(run, workspace, params, problem, gradients, plan(problem, bias, true, plain), taken);
+  }
   report.schedule = followed;
   if (taken != nullptr) *taken = report;
   return loss;

@@ -21,24 +21,25 @@ double squared(Index n, Scalar* o, const Scalar* y, Scalar scale) {
   return sum;
 }
 
-// d_o <- scale * (softmax(o) - onehot(label)); returns -log softmax(o)[label]. What belongs to the label is
-// computed from the other classes: 1 - p would lose every digit of a confident answer.
+// d_o <- scale * (softmax(o) - onehot(label)); returns -log softmax(o)[label]. With m the largest output,
+// l = o_m - o_label + log(1 + sum_{k != m} exp(o_k - o_m)), and the label's own p - 1 is minus the sum of the
+// other probabilities: neither loses the digits of a confident answer.
 template <typename Scalar>
 double cross_entropy(Index q, Scalar* o, Index label, double scale) {
-  const auto reference = static_cast<double>(o[label]);
-  double largest = 0;  // of the others, relative to the label's own output
-  for (Index i = 0; i < q; ++i) largest = std::max(largest, static_cast<double>(o[i]) - reference);
-  double others = 0;
+  const Index top = std::max_element(o, o + q) - o;
+  const auto largest = static_cast<double>(o[top]);
+  const double behind = static_cast<double>(o[label]) - largest;
+  double rest = 0;  // probabilities of all but the top, relative to the top's
   for (Index i = 0; i < q; ++i)
-    if (i != label) others += std::exp(static_cast<double>(o[i]) - reference - largest);
-  const double own = std::exp(-largest);
-  const double l = largest == 0 ? std::log1p(others) : std::log(own + others) + largest;
-  for (Index i = 0; i < q; ++i)
-    if (i != label)
-      o[i] = static_cast<Scalar>(
-          scale * (std::exp(static_cast<double>(o[i]) - reference - largest) / (own + others)));
-  o[label] = static_cast<Scalar>(-scale * (others / (own + others)));
-  return l;
+    if (i != top) rest += std::exp(static_cast<double>(o[i]) - largest);
+  double others = 0;  // probabilities of all but the label
+  for (Index i = 0; i < q; ++i) {
+    const double p = std::exp(static_cast<double>(o[i]) - largest) / (1 + rest);
+    if (i != label) others += p;
+    o[i] = static_cast<Scalar>(scale * p);
+  }
+  o[label] = static_cast<Scalar>(-scale * others);
+  return std::log1p(rest) - behind;
 }
 
 }  // namespace

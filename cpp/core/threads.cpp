@@ -2,9 +2,11 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -23,6 +25,8 @@ inline void relax() {
   __builtin_ia32_pause();
 #endif
 }
+
+constexpr int most_threads = 1024;
 
 // Waits until `value` differs from `old`: spinning first, then asleep.
 template <typename Value>
@@ -54,11 +58,26 @@ struct Job {
         run->checkpoint(worker, work_per_task);
         (*task)(i, worker);
       } catch (...) {
-        const std::lock_guard lock(error_mutex);
-        if (!error) error = std::current_exception();
-        run->stop();
+        fail();
       }
     }
+  }
+
+  // On the calling thread, between other things.
+  void listen() noexcept {
+    try {
+      constexpr double enough_to_look = 1e9;
+      run->checkpoint(0, enough_to_look);
+    } catch (...) {
+      fail();
+    }
+  }
+
+ private:
+  void fail() {
+    const std::lock_guard lock(error_mutex);
+    if (!error) error = std::current_exception();
+    run->stop();
   }
 };
 
@@ -71,14 +90,11 @@ class Pool {
     const auto helpers = static_cast<std::size_t>(threads - 1);
     try {
       while (workers_.size() < helpers) {
-        auto worker = std::make_unique<Worker>();
-        Worker& reference = *worker;
-        const int number = static_cast<int>(workers_.size()) + 1;
-        std::thread([&reference, number] { loop(reference, number); }).detach();
-        workers_.push_back(std::move(worker));
+        workers_.push_back(std::make_unique<Worker>());
+        start(*workers_.back(), static_cast<int>(workers_.size()));
       }
     } catch (const std::system_error&) {
-      // No more threads to be had: go on with those that there are.
+      workers_.pop_back();  // no more threads to be had: go on with those that there are
     }
     const std::size_t available = std::min(helpers, workers_.size());
     job.working.store(static_cast<int>(available), std::memory_order_relaxed);
@@ -94,8 +110,7 @@ class Pool {
     for (std::size_t i = 0; i < available; ++i)
       if (workers_[i]->job.exchange(nullptr, std::memory_order_acq_rel) != nullptr)
         job.working.fetch_sub(1, std::memory_order_acq_rel);
-    for (int left = job.working.load(std::memory_order_acquire); left > 0;)
-      left = wait_for_change(job.working, left);
+    wait_for_others(job);
     return true;
   }
 
@@ -105,16 +120,37 @@ class Pool {
     std::atomic<Job*> job{nullptr};
   };
 
+  // Signals are for the threads that Python knows.
+  static void start(Worker& worker, int number) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    try {
+      std::thread([&worker, number] { loop(worker, number); }).detach();
+    } catch (...) {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      throw;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  // The calling thread goes on listening for Ctrl-C while others finish their last task.
+  static void wait_for_others(Job& job) {
+    while (job.working.load(std::memory_order_acquire) > 0) {
+      for (int i = 0; i < spins_before_sleep && job.working.load(std::memory_order_acquire) > 0; ++i) relax();
+      if (job.working.load(std::memory_order_acquire) == 0) return;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+      job.listen();
+    }
+  }
+
   static void loop(Worker& worker, int number) {
     for (unsigned seen = 0;;) {
       seen = wait_for_change(worker.posted, seen);
       Job* job = worker.job.exchange(nullptr, std::memory_order_acq_rel);
       if (job == nullptr) continue;  // taken back
       job->work(number);
-      // The job may be gone as soon as the count is down: the notification goes to an address, not an object.
-      std::atomic<int>& working = job->working;
-      working.fetch_sub(1, std::memory_order_acq_rel);
-      working.notify_one();
+      job->working.fetch_sub(1, std::memory_order_acq_rel);  // the job may be gone from here on
     }
   }
 
@@ -145,7 +181,7 @@ int available_cpus() {
 int initial_threads() {
   if (const char* text = std::getenv("RNNBPTT_NUM_THREADS")) {
     const int value = std::atoi(text);
-    if (value >= 1) return value;
+    if (value >= 1) return std::min(value, most_threads);
   }
   return available_cpus();
 }
@@ -177,6 +213,11 @@ void parallel(Run& run, Index tasks, double work, const std::function<void(Index
     run.checkpoint(0, work);
     task(i, 0);
   }
+}
+
+void prepare_threads() {
+  pool();
+  threads_setting();
 }
 
 int default_threads() { return threads_setting().load(std::memory_order_relaxed); }

@@ -167,56 +167,67 @@ inline __attribute__((always_inline)) void tile(const Product<Scalar>& p, Index 
   }
 }
 
-// All rows against `panels` panels from `column` on.
-template <typename Scalar, int width, int vectors, int panels, bool strided>
-inline __attribute__((always_inline)) void rows_of(const Product<Scalar>& p, Index from, Index column,
-                                                   Index columns) {
-  Index row = from;
-  for (; row + tile_rows <= p.rows; row += tile_rows)
-    tile<Scalar, width, tile_rows, vectors, panels, strided>(p, row, column, columns);
-  if constexpr (tile_rows > 4)
-    for (; row + 4 <= p.rows; row += 4)
-      tile<Scalar, width, 4, vectors, panels, strided>(p, row, column, columns);
-  for (; row + 2 <= p.rows; row += 2)
-    tile<Scalar, width, 2, vectors, panels, strided>(p, row, column, columns);
-  for (; row < p.rows; ++row) tile<Scalar, width, 1, vectors, panels, strided>(p, row, column, columns);
-}
-
-// The columns behind the last whole panel, in the narrowest tile that holds them.
-template <typename Scalar, bool strided>
-void last_panel(const Product<Scalar>& p, Index column) {
+// The columns behind the last whole group of panels, for one tile of rows, in the narrowest tile that holds
+// them.
+template <typename Scalar, int rows, bool strided>
+inline __attribute__((always_inline)) void last_columns(const Product<Scalar>& p, Index row, Index column) {
   constexpr int width = vector_width<Scalar>;
   const Index columns = p.columns - column;
-  if (columns * 2 <= width) return rows_of<Scalar, width / 2, 1, 1, strided>(p, 0, column, columns);
-  if (columns <= width) return rows_of<Scalar, width, 1, 1, strided>(p, 0, column, columns);
+  if (columns <= 0) return;
+  if (columns * 2 <= width) return tile<Scalar, width / 2, rows, 1, 1, strided>(p, row, column, columns);
+  if (columns <= width) return tile<Scalar, width, rows, 1, 1, strided>(p, row, column, columns);
   if constexpr (panel_vectors > 2)
-    if (columns > 2 * width) return rows_of<Scalar, width, 3, 1, strided>(p, 0, column, columns);
-  rows_of<Scalar, width, 2, 1, strided>(p, 0, column, columns);
+    if (columns > 2 * width) return tile<Scalar, width, rows, 3, 1, strided>(p, row, column, columns);
+  tile<Scalar, width, rows, 2, 1, strided>(p, row, column, columns);
+}
+
+// All columns for one tile of a few rows, several panels at a time: such a tile alone leaves most of the
+// arithmetic units waiting for one another. A tile of so many rows takes the same path wherever it stands in
+// a product.
+template <typename Scalar, int rows, int most_panels, bool strided>
+void few_rows(const Product<Scalar>& p, Index row) {
+  constexpr int width = vector_width<Scalar>;
+  constexpr Index panel = width * panel_vectors;
+  Index column = 0;
+  if constexpr (most_panels == 4)
+    for (; column + 4 * panel <= p.columns; column += 4 * panel)
+      tile<Scalar, width, rows, panel_vectors, 4, strided>(p, row, column, 4 * panel);
+  if constexpr (most_panels >= 2)
+    for (; column + panel < p.columns; column += 2 * panel) {
+      const Index left = p.columns - column;
+      tile<Scalar, width, rows, panel_vectors, 2, strided>(p, row, column,
+                                                           left < 2 * panel ? left : 2 * panel);
+    }
+  for (; column + panel <= p.columns; column += panel)
+    tile<Scalar, width, rows, panel_vectors, 1, strided>(p, row, column, panel);
+  last_columns<Scalar, rows, strided>(p, row, column);
 }
 
 template <typename Scalar, bool strided>
 void product_of(const Product<Scalar>& p) {
   constexpr int width = vector_width<Scalar>;
   constexpr Index panel = width * panel_vectors;
-  Index column = 0;
-  // A row or two alone leave most of the arithmetic units waiting for one another: take several panels at a
-  // time.
-  if (p.rows <= 2) {
-    for (; column + 4 * panel <= p.columns; column += 4 * panel) {
-      if (p.rows == 2) {
-        tile<Scalar, width, 2, panel_vectors, 2, strided>(p, 0, column, 2 * panel);
-        tile<Scalar, width, 2, panel_vectors, 2, strided>(p, 0, column + 2 * panel, 2 * panel);
-      } else {
-        tile<Scalar, width, 1, panel_vectors, 4, strided>(p, 0, column, 4 * panel);
-      }
-    }
-    for (; column + panel < p.columns; column += 2 * panel)
-      rows_of<Scalar, width, panel_vectors, 2, strided>(
-          p, 0, column, p.columns - column < 2 * panel ? p.columns - column : 2 * panel);
+  // Whole tiles: a panel of B stays in the first cache while all rows of A pass by.
+  const Index whole = p.rows - p.rows % tile_rows;
+  if (whole > 0) {
+    Index column = 0;
+    for (; column + panel <= p.columns; column += panel)
+      for (Index row = 0; row < whole; row += tile_rows)
+        tile<Scalar, width, tile_rows, panel_vectors, 1, strided>(p, row, column, panel);
+    for (Index row = 0; row < whole; row += tile_rows)
+      last_columns<Scalar, tile_rows, strided>(p, row, column);
   }
-  for (; column + panel <= p.columns; column += panel)
-    rows_of<Scalar, width, panel_vectors, 1, strided>(p, 0, column, panel);
-  if (column < p.columns) last_panel<Scalar, strided>(p, column);
+  Index row = whole;
+  if constexpr (tile_rows > 4)
+    if (row + 4 <= p.rows) {
+      few_rows<Scalar, 4, 1, strided>(p, row);
+      row += 4;
+    }
+  if (row + 2 <= p.rows) {
+    few_rows<Scalar, 2, 2, strided>(p, row);
+    row += 2;
+  }
+  if (row < p.rows) few_rows<Scalar, 1, 4, strided>(p, row);
 }
 
 template <typename Scalar>
@@ -314,7 +325,7 @@ double residual(Index n, Scalar* o, const Scalar* y, Scalar scale) {
 
 template <typename Scalar>
 constexpr Functions<Scalar> functions() {
-  return {vector_width<Scalar> * panel_vectors, tile_rows, product<Scalar>, scan<Scalar>, residual<Scalar>};
+  return {vector_width<Scalar> * panel_vectors, product<Scalar>, scan<Scalar>, residual<Scalar>};
 }
 
 }  // namespace

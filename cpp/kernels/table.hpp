@@ -57,7 +57,6 @@ struct Scan {
 template <typename Scalar>
 struct Functions {
   Index panel_columns;  // width of a panel of B
-  Index tile_rows;      // rows of A that share one pass over a panel
   void (*product)(const Product<Scalar>&);
   void (*scan)(const Scan<Scalar>&);
   // o <- scale * (o - y); returns the sum of (o - y)^2.

@@ -54,6 +54,9 @@ class Run {
   std::chrono::steady_clock::time_point last_{};
 };
 
+// Sets up what calls share. To be called once, before any thread may fork.
+void prepare_threads();
+
 // The number of threads of a call that names none: CPUs this process may use, RNNBPTT_NUM_THREADS, or what
 // was set.
 int default_threads();
