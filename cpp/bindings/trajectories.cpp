@@ -28,7 +28,8 @@ void bound_forward(const std::tuple<Index, Index, Index, Index, Index>& sizes, c
 
 template <typename Scalar>
 void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::object& W, const py::object& v,
-                       const py::object& s0, bool reverse, bool transpose, const py::object& s, int threads) {
+                       const py::object& s0, bool reverse, bool transpose, const py::object& s, Index piece,
+                       int threads) {
   const auto [T, B, h] = sizes;
   const auto* matrix = input<Scalar>(W, "W", h * h);
   const auto entering = sequence<Scalar>(v, "v", T, B, h, 3);
@@ -37,7 +38,7 @@ void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::o
   BorrowedWorkspace borrowed;
   Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
   without_gil(threads, [&, T = T, B = B, h = h](Run& run) {
-    linear_scan(run, workspace, T, B, h, matrix, entering, start, reverse, transpose, states);
+    linear_scan(run, workspace, T, B, h, matrix, entering, start, reverse, transpose, states, piece);
   });
 }
 
@@ -56,7 +57,7 @@ void register_as(py::module_& module, const std::string& bits) {
              py::arg("x"), py::arg("h0"), py::arg("hidden"), py::arg("o"), py::arg("threads"));
   module.def(("linear_scan" + bits).c_str(), &bound_linear_scan<Scalar>, py::arg("shape"), py::arg("W"),
              py::arg("v"), py::arg("s0"), py::arg("reverse"), py::arg("transpose"), py::arg("s"),
-             py::arg("threads"));
+             py::arg("piece"), py::arg("threads"));
   module.def(("matrix_powers" + bits).c_str(), &bound_matrix_powers<Scalar>, py::arg("h"), py::arg("n"),
              py::arg("W"), py::arg("powers"), py::arg("threads"));
 }

@@ -32,7 +32,7 @@ kernels::Rows<Scalar*> rows_of(SequenceView<Scalar> view, Index t, Index b, bool
 // s_t = W s_{t-1} + s_t in place; see linear_scan.
 template <typename Scalar>
 void scan_sequences(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W,
-                    const Scalar* s0, bool reverse, bool transpose, SequenceView<Scalar> s) {
+                    const Scalar* s0, bool reverse, bool transpose, SequenceView<Scalar> s, Index piece) {
   // States are rows here: s_t^T = s_{t-1}^T W^T.
   const MatrixView<const Scalar> matrix{W, h, h, h};
   ScanProblem<Scalar> problem;
@@ -50,7 +50,7 @@ void scan_sequences(Run& run, Workspace& workspace, Index T, Index B, Index h, c
   problem.lanes.reserve(static_cast<std::size_t>(B));
   for (Index b = 0; b < B; ++b)
     problem.lanes.push_back({b * s.sequence + (reverse ? (T - 1) * s.step : 0), T});
-  problem.piece = plan_piece(h, B, T);
+  problem.piece = piece >= 0 ? piece : plan_piece(h, B, T);
   scan(run, workspace, problem);
 }
 
@@ -67,7 +67,7 @@ void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<co
     multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0},
                      rows_of(hidden, t, b, along_time));
   });
-  scan_sequences(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden);
+  scan_sequences(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden, -1);
   const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, q, h, h}.transposed());
   Packed<Scalar> W_qx;
   if (params.W_qx != nullptr)
@@ -84,7 +84,7 @@ void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<co
 template <typename Scalar>
 void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W,
                  SequenceView<const Scalar> v, const Scalar* s0, bool reverse, bool transpose,
-                 SequenceView<Scalar> s) {
+                 SequenceView<Scalar> s, Index piece) {
   workspace.reset();
   constexpr Index work_per_scalar = 16;  // memory that is touched for the first time is slow
   for_runs(run, {T, B, 0, h, 0}, work_per_scalar * h, [&](Index count, Index t, Index b, bool along_time) {
@@ -92,7 +92,7 @@ void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, cons
     const auto to = rows_of(s, t, b, along_time);
     for (Index i = 0; i < count; ++i) std::copy(from[i], from[i] + h, to[i]);
   });
-  scan_sequences(run, workspace, T, B, h, W, s0, reverse, transpose, s);
+  scan_sequences(run, workspace, T, B, h, W, s0, reverse, transpose, s, piece);
 }
 
 template <typename Scalar>
@@ -119,9 +119,9 @@ template void forward(Run&, Workspace&, const Shape&, const Params<const float>&
 template void forward(Run&, Workspace&, const Shape&, const Params<const double>&, SequenceView<const double>,
                       const double*, SequenceView<double>, SequenceView<double>);
 template void linear_scan(Run&, Workspace&, Index, Index, Index, const float*, SequenceView<const float>,
-                          const float*, bool, bool, SequenceView<float>);
+                          const float*, bool, bool, SequenceView<float>, Index);
 template void linear_scan(Run&, Workspace&, Index, Index, Index, const double*, SequenceView<const double>,
-                          const double*, bool, bool, SequenceView<double>);
+                          const double*, bool, bool, SequenceView<double>, Index);
 template void matrix_powers(Run&, Workspace&, Index, Index, const float*, float*);
 template void matrix_powers(Run&, Workspace&, Index, Index, const double*, double*);
 

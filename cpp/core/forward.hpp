@@ -19,7 +19,7 @@ void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<co
 template <typename Scalar>
 void linear_scan(Run& run, Workspace& workspace, Index T, Index B, Index h, const Scalar* W,
                  SequenceView<const Scalar> v, const Scalar* s0, bool reverse, bool transpose,
-                 SequenceView<Scalar> s);
+                 SequenceView<Scalar> s, Index piece);
 
 // P_k = W^k for k = 0..n, (n + 1, h, h), each from the one before.
 template <typename Scalar>

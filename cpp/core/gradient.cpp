@@ -93,6 +93,8 @@ class Sweep {
     o_row_ = padded<Scalar>(model_.outputs);
     s_row_ = padded<Scalar>(h_);
     wide_row_ = padded<State>(h_);
+    const Index row_size = x_row_ + o_row_ + 2 * s_row_;
+    block_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_block);
     // Every sequence adds the row of its start state.
     Index most = B_ * (length + 1);
     if (windows == 1 && problem_.lengths != nullptr) most = make_window(problem_, model_.L, 0, steps).rows;
@@ -117,15 +119,14 @@ class Sweep {
     biases_ = workspace_.take<double>(schedule_.splits * biases_size_);
     std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
     losses_ = workspace_.take<double>(schedule_.splits);
-    targets_ = workspace_.take<Scalar>(schedule_.splits * most_block * o_row_);
+    if (problem_.y && problem_.loss != Loss::given)
+      targets_ = workspace_.take<Scalar>(schedule_.splits * block_ * o_row_);
   }
 
   void load_window(Index w, Index length) {
     if (w == loaded_) return;
     loaded_ = w;
     window_ = make_window(problem_, model_.L, w * length, (w + 1) * length);
-    const Index row_size = x_row_ + o_row_ + 2 * s_row_;
-    block_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_block);
     split_rows_ = ((window_.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
   }
 
@@ -205,7 +206,7 @@ class Sweep {
               multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_}, {part, o_row_});
             }
             losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
-                                        targets_ + split * most_block * o_row_);
+                                        targets_ + split * block_ * o_row_);
           }
           multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
           const CoarseGradients<Scalar> set = sums_of(split);
@@ -392,7 +393,7 @@ class Sweep {
   Index biases_size_ = 0;
   double* biases_ = nullptr;
   double* losses_ = nullptr;
-  Scalar* targets_ = nullptr;  // (splits, most_block) rows
+  Scalar* targets_ = nullptr;  // (splits, block_) rows
 };
 
 }  // namespace

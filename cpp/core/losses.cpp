@@ -57,8 +57,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   const bool uniform = problem.y && !problem.weights;
   const bool row_by_row = row_stride != L * q;
   const bool in_place = row_by_row && (L == 1 || problem.y.step == q);
-  if (uniform && !in_place)
-    gather(window, L, problem.y, q, from, to, targets - from * row_stride, row_stride);
+  if (uniform && !in_place) gather(window, L, problem.y, q, from, to, targets, row_stride, from);
   double total = 0;
 
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {

@@ -75,10 +75,11 @@ Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
 // A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al.
 // 2012), and the rounding of what is left is far below the last bit.
 Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
-  const Slices a = slice(workspace, h, A, false);
-  const Slices b = slice(workspace, h, B, true);
   auto* high = workspace.take<double>(h * h);
   auto* low = workspace.take<double>(h * h);
+  const Workspace::Mark mark = workspace.mark();
+  const Slices a = slice(workspace, h, A, false);
+  const Slices b = slice(workspace, h, B, true);
   multiply_wide(run, workspace, {a.leading, h, h, h}, {b.leading, h, h, h}, nullptr, high);
   multiply_wide(run, workspace, {a.leading, h, h, h}, {b.rest, h, h, h}, nullptr, low);
   multiply_wide(run, workspace, {a.rest, h, h, h}, {B.high, h, h, h}, low, low);
@@ -88,6 +89,7 @@ Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
     low[i] = (high[i] - (sum - part)) + (low[i] - part);
     high[i] = sum;
   }
+  workspace.release_to(mark);
   return {high, low};
 }
 
@@ -114,7 +116,10 @@ double growth_rate(Run& run, Workspace& workspace, Index h, const double* P) {
   constexpr int settling = 6, measured = 4;
   auto* v = workspace.take<double>(h);
   auto* next = workspace.take<double>(h);
-  for (Index i = 0; i < h; ++i) v[i] = 1.0 + 0.5 * static_cast<double>(i % 3);
+  // Any start will do that is orthogonal to no mode: numbers without a pattern, the same every time.
+  std::uint32_t state = 1;
+  for (Index i = 0; i < h; ++i)
+    v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
   double rate = 1, before = frobenius(h, v);
   for (int step = 0; step < settling + measured; ++step) {
     multiply_wide(run, workspace, {v, 1, h, h}, {P, h, h, h}, nullptr, next);

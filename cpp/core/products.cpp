@@ -92,6 +92,7 @@ void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, M
                    const double* init, double* C) {
   const Index n = B.columns;
   if (A.rows * A.columns * n <= tiny) return multiply_tiny(A, B, init, C);
+  const Workspace::Mark mark = workspace.mark();
   const auto& kernel = kernels::table().of<double>();
   kernels::Product<double> whole;
   whole.depth = A.columns;
@@ -121,6 +122,7 @@ void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, M
   const double work = static_cast<double>(std::min(block, A.rows) * A.columns) * static_cast<double>(n);
   parallel(run, (A.rows + block - 1) / block, work,
            [&](Index i, int) { rows_of(i * block, std::min(block, A.rows - i * block)); });
+  workspace.release_to(mark);
 }
 
 template Packed<float> pack(Workspace&, MatrixView<const float>);

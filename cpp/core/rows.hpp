@@ -67,26 +67,26 @@ inline Index steps_in(const Segment& segment, Index j, Index L) {
 // behind the end of a sequence become zero.
 template <typename Scalar>
 void gather(const Window& window, Index L, SequenceView<const Scalar> source, Index size, Index from,
-            Index to, Scalar* rows, Index row_stride) {
+            Index to, Scalar* rows, Index row_stride, Index origin = 0) {
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
     Index j = j0;
     const Index whole = segment.length / L;  // coarse steps 1..whole are complete
     if (source.step == size && row_stride == L * size && j0 <= whole) {
       // Rows lie as the source does: all complete ones are one copy.
       if (j == 0) {
-        std::fill(rows + segment.first_row * row_stride, rows + (segment.first_row + 1) * row_stride,
-                  Scalar{0});
+        Scalar* first = rows + (segment.first_row - origin) * row_stride;
+        std::fill(first, first + row_stride, Scalar{0});
         ++j;
       }
       const Index end = std::min(j1, whole + 1);
       if (j < end) {
         const Scalar* data = source.at(segment.time + (j - 1) * L, segment.sequence);
-        std::copy(data, data + (end - j) * row_stride, rows + (segment.first_row + j) * row_stride);
+        std::copy(data, data + (end - j) * row_stride, rows + (segment.first_row + j - origin) * row_stride);
         j = end;
       }
     }
     for (; j < j1; ++j) {
-      Scalar* row = rows + (segment.first_row + j) * row_stride;
+      Scalar* row = rows + (segment.first_row + j - origin) * row_stride;
       const Index steps = j == 0 ? 0 : steps_in(segment, j, L);
       const Scalar* data = j == 0 ? nullptr : source.at(segment.time + (j - 1) * L, segment.sequence);
       if (source.step == size) {

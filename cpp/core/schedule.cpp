@@ -20,7 +20,7 @@ constexpr double in_registers = 8;  // states up to this size are scanned in reg
 
 double ceil_div(double a, double b) { return std::ceil(a / b); }
 
-// Multiply-adds per cycle of a product with many rows and n columns: narrow ones leave vectors half empty.
+// A product with many rows: narrow ones leave vectors half empty.
 double product_cycles(double rows, double depth, double columns, double width) {
   return rows * depth * ceil_div(columns, width) * 1.1 + cycles_per_call;
 }
@@ -86,7 +86,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     longest = std::max(longest, static_cast<double>(problem.length(b)));
   }
 
-  // Cycles of a gradient with L steps in one; the counts of products are those of backward.cpp.
+  // Cycles of a gradient with L steps in one; the counts of products are those of gradient.cpp.
   Schedule best;
   best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();
@@ -127,9 +127,30 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   // sequence is kept and the forward pass run twice.
   const double steps = ceil_div(longest, L);
   const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
+  const double sums = h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0);
+  const bool large = sums * sizeof(Scalar) > 512e3;
+  const Index most_splits = large ? 8 : 16;
+  const double inputs = d + (bias ? 1 : 0);
+  // Packed matrices; powers, their exact sums and transposes; blocks of the lift and their gradients.
+  const double model_bytes =
+      sizeof(Scalar) * 2 * sums +
+      (best.levels > 0 ? 8 * (h * h * (6 * best.levels + 8) + 4 * L * (inputs + q) * h + 2 * L * d * L * q)
+                       : 0);
+  const auto splits_for = [&](double window) {
+    // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is
+    // left to a task when it takes longer than handing it over.
+    if (choices.splits > 0) return choices.splits;
+    const double rows_per_split = std::max(large ? 128.0 : 56.0, 1e5 / sums);
+    Index splits = 1;
+    while (splits < most_splits && static_cast<double>(splits) * 2 * rows_per_split <= window * B)
+      splits *= 2;
+    return splits;
+  };
   const auto bytes = [&](double window) {
     const double windows = ceil_div(steps, window);
-    return (window + 1) * B * row_bytes + (windows + 2) * B * h * sizeof(double);
+    const double block = std::min(512.0, window * B + B) * L * q;  // targets of a block
+    return (window + 1) * B * row_bytes + (windows + 2) * B * h * sizeof(double) + model_bytes +
+           static_cast<double>(splits_for(window)) * sizeof(Scalar) * (sums + block);
   };
   double window = steps;
   if (bytes(steps) > limit) window = std::clamp(std::floor(rows_per_window / B), 1.0, steps);
@@ -137,19 +158,10 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     window = std::floor(window / 2);
   if (choices.window > 0) window = std::min(static_cast<double>(choices.window), steps);
   best.window = static_cast<Index>(window);
+  best.splits = splits_for(window);
   best.memory = bytes(window);
   if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
 
-  // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is
-  // left to a task when it takes longer than handing it over.
-  const double rows = static_cast<double>(best.window) * B;
-  const double sums = h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0);
-  const bool large = sums * sizeof(Scalar) > 512e3;
-  const double rows_per_split = std::max(large ? 128.0 : 56.0, 1e5 / sums);
-  const Index most_splits = large ? 8 : 16;
-  while (best.splits < most_splits && static_cast<double>(best.splits) * 2 * rows_per_split <= rows)
-    best.splits *= 2;
-  if (choices.splits > 0) best.splits = choices.splits;
   return best;
 }
 

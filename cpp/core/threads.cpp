@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -179,9 +181,14 @@ int available_cpus() {
 }
 
 int initial_threads() {
-  if (const char* text = std::getenv("RNNBPTT_NUM_THREADS")) {
-    const int value = std::atoi(text);
-    if (value >= 1) return std::min(value, most_threads);
+  const char* text = std::getenv("RNNBPTT_NUM_THREADS");
+  if (text != nullptr && *text != '\0') {
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*end != '\0' || value < 1 || value > most_threads)
+      throw std::runtime_error(std::string("RNNBPTT_NUM_THREADS must be an integer from 1 to ") +
+                               std::to_string(most_threads) + ", not '" + text + "'");
+    return static_cast<int>(value);
   }
   return available_cpus();
 }

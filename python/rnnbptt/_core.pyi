@@ -59,6 +59,7 @@ def linear_scan32(
     reverse: bool,
     transpose: bool,
     s: _Array,
+    piece: int,
     threads: int,
 ) -> None: ...
 def linear_scan64(
@@ -69,6 +70,7 @@ def linear_scan64(
     reverse: bool,
     transpose: bool,
     s: _Array,
+    piece: int,
     threads: int,
 ) -> None: ...
 def matrix_powers32(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...

@@ -144,6 +144,20 @@ def linear_scan(
     -----
     The scan with ``reverse=True, transpose=True`` is the adjoint of the scan with neither.
     """
+    return _scan(W, v, s0, reverse, transpose, num_threads, out)
+
+
+def _scan(
+    W: ArrayLike,
+    v: ArrayLike,
+    s0: ArrayLike | None,
+    reverse: bool,
+    transpose: bool,
+    num_threads: int | None,
+    out: NDArray[Any] | None,
+    piece: int = -1,
+) -> FloatArray:
+    """Run `linear_scan`, with `piece` at 0 one step after the other, at -1 as the schedule has it."""
     matrix = _validate.square("W", W)
     h = matrix.shape[0]
     entering, batched = _validate.sequence("v", v, matrix.dtype, h, batch_first=False)
@@ -156,7 +170,9 @@ def linear_scan(
     inputs = [array for array in (matrix, entering, start) if array is not None]
     states = _validate.out("out", out, matrix.dtype, shape, inputs)
     time_major = _validate.time_major(states, batched, batch_first=False)
-    _LINEAR_SCAN[matrix.dtype]((T, B, h), matrix, entering, start, reverse, transpose, time_major, threads)
+    _LINEAR_SCAN[matrix.dtype](
+        (T, B, h), matrix, entering, start, reverse, transpose, time_major, piece, threads
+    )
     return states
 
 
@@ -210,7 +226,8 @@ def state_gradients(
     if method == "closed_form":
         _validate.num_threads(num_threads)
         return _closed_form(params.W_hh, entering, out)
-    return linear_scan(params.W_hh, entering, reverse=True, transpose=True, num_threads=num_threads, out=out)
+    piece = 0 if method == "recursion" else -1
+    return _scan(params.W_hh, entering, None, True, True, num_threads, out, piece)
 
 
 def _closed_form(W_hh: FloatArray, e: FloatArray, out: NDArray[Any] | None) -> FloatArray:
