@@ -52,11 +52,7 @@ def sanitize(session: nox.Session, sanitizer: str) -> None:
         f"build-dir={target / 'build'}",
         ".",
     )
-    environment = {
-        "PYTHONMALLOC": "malloc",
-        "PYTHONPATH": str(target / "package"),
-        "RNNBPTT_SANITIZED": sanitizer,
-    }
+    environment = {"PYTHONMALLOC": "malloc", "PYTHONPATH": str(target / "package")}
     if sanitizer == "thread":
         environment["LD_PRELOAD"] = ":".join(map(_runtime_library, ["libtsan.so", "libstdc++.so.6"]))
         environment["TSAN_OPTIONS"] = "halt_on_error=0:exitcode=66:report_signal_unsafe=0"
@@ -68,5 +64,6 @@ def sanitize(session: nox.Session, sanitizer: str) -> None:
             "detect_leaks=0:strict_init_order=1:allocator_may_return_null=1:halt_on_error=1"
         )
         environment["UBSAN_OPTIONS"] = "print_stacktrace=1:halt_on_error=1"
-        selection = ["tests"]
+        # The sanitizer takes address space of its own, which limits on memory do not leave it.
+        selection = ["tests", "--ignore=tests/test_memory.py"]
     session.run("python", "-m", "pytest", "-s", *selection, *session.posargs, env=environment)

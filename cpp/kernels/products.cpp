@@ -160,9 +160,13 @@ inline __attribute__((always_inline)) void tile(const Product<Scalar>& p, Index 
 #pragma GCC unroll 16
     for (int v = 0; v < count; ++v) {
       const Index left = columns - v * width;
-      const Index n = left < width ? left : width;
-      if (has_init) sum[i][v] += load_partial<Vector>(init + v * width, n);
-      store_partial(c + v * width, sum[i][v], n);
+      if (left >= width) {
+        if (has_init) sum[i][v] += load<Vector>(init + v * width);
+        __builtin_memcpy(c + v * width, &sum[i][v], sizeof(Vector));
+      } else if (left > 0) {
+        if (has_init) sum[i][v] += load_partial<Vector>(init + v * width, left);
+        store_partial(c + v * width, sum[i][v], left);
+      }
     }
   }
 }
