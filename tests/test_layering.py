@@ -24,8 +24,10 @@ PUBLIC = {
     "Objective",
     "Params",
     "Schedule",
+    "SpectralReport",
     "Trajectory",
     "build_info",
+    "clip_by_global_norm",
     "explain",
     "forward",
     "get_num_threads",
@@ -35,6 +37,7 @@ PUBLIC = {
     "power_norms",
     "reference",
     "set_num_threads",
+    "spectral_report",
     "state_gradients",
     "vjp",
 }

@@ -282,8 +282,25 @@ void scan_small(const Scan<Scalar>& s) {
   for (; lane < s.lanes; ++lane) scan_in_registers<Scalar, width, 1>(s, lane);
 }
 
+// One number a lane.
+template <typename Scalar>
+void scan_numbers(const Scan<Scalar>& s) {
+  const Scalar b = s.b[0];
+  for (Index lane = 0; lane < s.lanes; ++lane) {
+    Scalar* at = s.s[lane];
+    Scalar state = *at;
+    for (Index j = 0; j < s.steps; ++j) {
+      at += s.step;
+      state = *at + state * b;
+      *at = state;
+    }
+  }
+}
+
 template <typename Scalar>
 void scan(const Scan<Scalar>& s) {
+  if (s.size == 1) return scan_numbers(s);
+  if (s.size == 2) return scan_small<Scalar, 2>(s);
   constexpr int narrow = vector_width<Scalar> / 2 > 1 ? vector_width<Scalar> / 2 : 2;
   if (s.size <= narrow) return scan_small<Scalar, narrow>(s);
   if (vector_width<Scalar> <= 8 && s.size <= vector_width<Scalar>)

@@ -16,11 +16,13 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
     ) from error
 
 from . import reference
+from .clipping import clip_by_global_norm
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
 from .powers import matrix_powers, power_norms
 from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
+from .spectrum import SpectralReport, spectral_report
 from .trajectories import forward, linear_scan, state_gradients
 
 __version__ = _core.__version__
@@ -30,8 +32,10 @@ __all__ = [
     "Objective",
     "Params",
     "Schedule",
+    "SpectralReport",
     "Trajectory",
     "build_info",
+    "clip_by_global_norm",
     "explain",
     "forward",
     "get_num_threads",
@@ -41,6 +45,7 @@ __all__ = [
     "power_norms",
     "reference",
     "set_num_threads",
+    "spectral_report",
     "state_gradients",
     "vjp",
 ]

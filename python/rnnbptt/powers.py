@@ -90,6 +90,12 @@ def power_norms(
     TypeError, ValueError
         If an argument does not fit; the message names it.
 
+    Notes
+    -----
+    Powers are squared in twice the precision of float64. A matrix whose powers first grow by many orders of
+    magnitude and then decay far below that peak, such as a large Jordan block in a rotated basis, still
+    loses digits once the peak squared exceeds what they hold.
+
     Examples
     --------
     >>> import rnnbptt

@@ -63,8 +63,9 @@ class SpectralReport:
     spectral_radius : float
         Largest modulus of an eigenvalue, within `spectral_radius_bounds`.
     spectral_radius_bounds : tuple of float
-        Certain bounds: from traces and norms of powers, :math:`|\mathrm{tr}\,W^k| / h \le \rho^k \le
-        \|W^k\|` with the rounding of the powers allowed for, or from a triangular structure.
+        Bounds from traces and norms of powers, :math:`|\mathrm{tr}\,W^k| / h \le \rho^k \le
+        \|W^k\|` with the rounding of the powers allowed for, from a triangular structure, or
+        from `stability_distance`.
     largest_singular_value : float
         ``||W_hh||_2``: the most a gradient can be stretched in one step.
     growth_rate : float
@@ -143,7 +144,7 @@ class SpectralReport:
         """What the largest singular value says by itself (Pascanu, Mikolov and Bengio 2013)."""
         excess = self.largest_singular_value - 1
         if abs(excess) <= _rounding(self.size, self.dtype):
-            return "= 1 to rounding: no step back in time lengthens a gradient"
+            return "= 1: no step lengthens a gradient"
         if excess < 0:
             return "< 1: sufficient for vanishing"
         return "> 1: necessary for exploding, not sufficient"
@@ -154,10 +155,10 @@ class SpectralReport:
         return {
             "nilpotent": f"gradients are zero after {self.nilpotency_index} steps",
             "decaying": "< 1: gradients vanish in the end",
-            "bounded": "= 1 to rounding: neither vanishes nor explodes",
-            "polynomial": "= 1 to rounding: grows, but not exponentially",
+            "bounded": "= 1 to rounding: stays within bounds",
+            "polynomial": "= 1 to rounding: grows, not exponentially",
             "growing": "> 1: gradients can explode",
-            "undecided": "rounding of W_hh decides on which side of 1",
+            "undecided": "rounding decides on which side of 1",
         }[self.growth]
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,17 +179,17 @@ class SpectralReport:
         where = "" if self.transient_lag is None else f"at lag {self.transient_lag}"
         rows = [
             ("spectral radius", _number(self.spectral_radius), self.spectral_radius_verdict),
-            ("", "", f"certainly in [{low:.6g}, {high:.6g}]"),
+            ("", "", f"surely in [{low:.6g}, {high:.6g}]"),
             ("largest singular value", _number(self.largest_singular_value), self.singular_value_verdict),
             ("growth rate, from powers", _number(self.growth_rate), "no eigenvalue used"),
             ("transient growth", growth, where),
             ("Kreiss constant, at least", _number(self.kreiss_lower_bound), ""),
             ("departure from normality", _number(self.departure_from_normality), "Henrici; 0 is normal"),
             ("eigenvector condition", _number(self.eigenvector_condition), "1 is normal"),
-            ("stability distance", _number(self.stability_distance), "smallest change to reach |lambda| = 1"),
+            ("stability distance", _number(self.stability_distance), "least change to reach |lambda| = 1"),
         ]
         lines = [f"W_hh, {self.size} x {self.size}, {self.dtype}: powers {self.growth}", ""]
-        lines += [f"{name:26}{value:>11}  {note}".rstrip() for name, value, note in rows]
+        lines += [f"{name:25}{value:>9}  {note}".rstrip() for name, value, note in rows]
         lines += ["", "   |lambda|   arg / pi   steps to 1/e     period   1 - |lambda|"]
         shown = min(self.size, _EIGENVALUES_PRINTED)
         for i in range(shown):
@@ -263,14 +264,19 @@ class SpectralReport:
         if self.growth == "nilpotent":
             axes.axvline(self.nilpotency_index, color="#D55E00", linestyle="--", label="zero from here on")
         else:
-            slope = math.log2(self.spectral_radius)
-            label = rf"$\rho^k$, $\rho$ = {self.spectral_radius:.4g}: the long run"
+            at_one = self.growth in ("bounded", "polynomial")
+            slope = 0.0 if at_one else math.log2(self.spectral_radius)
+            meaning = "uncertain" if self.growth == "undecided" else "the long run"
+            label = rf"$\rho^k$, $\rho$ = {self.spectral_radius:.4g}: {meaning}"
             axes.plot(self.lags, slope * self.lags, color="#D55E00", linestyle="--", label=label)
         if self.transient_lag is not None and self.log2_transient_growth > 0.01:
             label = f"largest: {_power_of_two(self.log2_transient_growth)} at k = {self.transient_lag}"
             axes.plot(
                 [self.transient_lag], [self.log2_transient_growth], "D", color="#000000", ms=6, label=label
             )
+        low, high = axes.get_ylim()
+        if high - low < 1:  # rounding is not to fill the picture
+            axes.set_ylim(min(low, -1), max(high, 1))
         axes.set(
             xlabel="lag k (steps back in time)",
             ylabel="log$_2$ of the norm",
@@ -359,13 +365,15 @@ def spectral_report(W_hh: ArrayLike, *, num_threads: int | None = None) -> Spect
     eigenvalues = np.concatenate([part.eigenvalues for part in parts])
     if index is not None:
         eigenvalues = np.zeros(h, np.complex128)
-    scale = 2.0 ** math.frexp(float(np.abs(W).max()))[1] if W.any() else 1.0
-    order = np.lexsort((-eigenvalues.imag, -eigenvalues.real, -np.abs(eigenvalues / scale).round(14)))
+    scale = 2.0 ** (math.frexp(float(np.abs(W).max()))[1] - 1) if W.any() else 1.0
+    # Part by part: a division of complex numbers overflows on the way.
+    scaled = (eigenvalues.view(np.float64) / scale).view(np.complex128)
+    order = np.lexsort((-scaled.imag, -scaled.real, -np.abs(scaled).round(14)))
     eigenvalues = eigenvalues[order]
     radius = 0.0 if index is not None else max(part.radius for part in parts)
     bounds = tuple(0.0 if index is not None else max(part.bounds[i] for part in parts) for i in (0, 1))
 
-    departure = _departure_from_normality(W / scale, (eigenvalues / scale).astype(np.complex128))
+    departure = _departure_from_normality(W / scale, scaled)
     normal = departure <= _NORMAL * float(np.linalg.norm(W / scale))
     condition = 1.0 if normal else _eigenvector_condition(W)
 
@@ -422,7 +430,7 @@ def spectral_report(W_hh: ArrayLike, *, num_threads: int | None = None) -> Spect
         decay_times = np.where(np.abs(logs) <= tolerance, np.inf, -1 / logs) + 0.0
         periods = 2 * np.pi / np.abs(np.angle(eigenvalues))
     reach = max(4 * (peak_lag or 0), _reach(growth, index, decay_times))
-    reach = min(reach, horizon)
+    reach = min(max(reach, min(contraction or 0, 16 * (peak_lag or 0))), horizon)
     step = 2 ** max(0, math.ceil(math.log2(reach / _CURVE)))
     curve = np.arange(0, reach + 1, step)
     report = SpectralReport(
@@ -538,8 +546,12 @@ def _part(block: FloatArray, dtype: str, whole: _Rate, h: int, num_threads: int 
         return _Part(eigenvalues, radius, (low, high), -1 if high < 1 else 1)
     # No matrix within rounding has an eigenvalue on the circle: none was moved across it.
     rounding = tolerance * float(np.linalg.norm(block, 2))
-    certain = _stability_distance(block, eigenvalues) > rounding
-    return _Part(eigenvalues, radius, (low, high), side_of(radius) if certain else 0)
+    side = side_of(radius) if _stability_distance(block, eigenvalues) > rounding else 0
+    if side < 0:
+        high = min(high, 1.0)
+    elif side > 0:
+        low = max(low, 1.0)
+    return _Part(eigenvalues, radius, (low, high), side)
 
 
 def _diagonal_blocks(W: FloatArray) -> list[NDArray[np.intp]]:
@@ -755,8 +767,8 @@ def _in_words(report: SpectralReport, normal: bool) -> str:
     elif report.growth == "polynomial":
         said = [
             "Gradients grow without bound, but not exponentially: the spectral radius is 1 to rounding "
-            "with an eigenvalue on the unit circle that lacks eigenvectors, and the norm of W_hh^k grows like "
-            f"k^{report.growth_degree:.2g}. The rule of eigenvalues below and above 1 does not see this."
+            "with an eigenvalue on the unit circle that lacks eigenvectors, and the norm of W_hh^k grows "
+            f"like k^{report.growth_degree:.2g}. The rule of eigenvalues below and above 1 does not see this."
         ]
     else:
         low, high = report.spectral_radius_bounds
@@ -804,9 +816,10 @@ def _exp2(exponent: float) -> float:
 
 
 def _number(value: float) -> str:
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        return f"{value:.6g}"
-    return f"{value:.3g}"
+    text = f"{value:.5g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
+    if text == "1" and abs(value - 1) > 1e-12:  # which side of 1 is the point
+        return f"1{value - 1:+.1g}"
+    return text
 
 
 def _power_of_two(exponent: float) -> str:
