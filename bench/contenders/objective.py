@@ -9,16 +9,16 @@ import numpy as np
 import rnnbptt
 from bench.contenders import Call, Prepare, Result
 from bench.problems import Problem, Shape
+from rnnbptt import _core
 
 
 def version() -> str:
     return f"rnnbptt {rnnbptt.__version__}"
 
 
-def panel_rate(dtype: str, threads: int) -> float | None:
-    """Rate of the packed panel product on hot data in GF/s, or None where the build does not expose it."""
-    measure = getattr(getattr(rnnbptt, "_core", None), "panel_product_rate", None)
-    return None if measure is None else float(measure(dtype, threads))
+def panel_rate(dtype: str, threads: int) -> float:
+    """Rate of the packed panel product on hot data in GF/s."""
+    return _core.panel_product_rate(dtype, threads)
 
 
 def variants(shape: Shape, threads: int) -> dict[str, Prepare]:

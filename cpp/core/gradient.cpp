@@ -124,8 +124,6 @@ class Sweep {
   }
 
   void load_window(Index w, Index length) {
-    if (w == loaded_) return;
-    loaded_ = w;
     window_ = make_window(problem_, model_.L, w * length, (w + 1) * length);
     split_rows_ = ((window_.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
   }
@@ -147,8 +145,6 @@ class Sweep {
 
   // s_c = A s_{c-1} + Ctrl x_c + bias_s for all coarse steps of the window.
   void states(Index w) {
-    if (w == states_of_) return;
-    states_of_ = w;
     for_blocks(model_.inputs * h_, [&](Index from, Index to, Index) {
       gather(window_, model_.L, problem_.x, problem_.shape.d, from, to, x_, x_row_);
       multiply<Scalar>(to - from, {x_ + from * x_row_, x_row_}, model_.Ctrl_T, {model_.bias_s, 0},
@@ -380,7 +376,6 @@ class Sweep {
 
   Window window_;
   bool leaked_ = false;
-  Index loaded_ = -1, states_of_ = -1;
   Index block_ = 0, split_rows_ = 0;
   Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
   Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window

@@ -12,6 +12,11 @@ constexpr Index most_lanes = 64;
 // Multiply-adds between two looks at the clock: a millisecond or so.
 constexpr double work_per_checkpoint = 4e6;
 
+Index steps_per_checkpoint(Index lanes, Index h) {
+  const double step = static_cast<double>(lanes * h) * static_cast<double>(h);
+  return std::max<Index>(1, static_cast<Index>(work_per_checkpoint / step));
+}
+
 // How many lanes one task takes. The result of a lane does not depend on it.
 Index lanes_per_task(Index lanes, int threads) {
   const Index tile = 8;
@@ -42,8 +47,7 @@ void run_lanes(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* l
   while (active > 0 && lanes[active - 1].steps < 1) --active;
   multiply<Scalar>(active, {starts, h, nullptr}, p.packed, {p.base, 0, offsets}, {p.base, 0, offsets});
   for_active(lanes, active, 1, [&](Index n, Index from, Index to) {
-    const Index stride = std::max<Index>(
-        1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(n * h) * static_cast<double>(h))));
+    const Index stride = steps_per_checkpoint(n, h);
     for (Index j = from; j < to; j += stride) {
       kernels::Scan<Scalar> s;
       s.lanes = n;
@@ -84,8 +88,7 @@ void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane*
     offsets[i] = lanes[i].first;
     std::copy(p.base + offsets[i], p.base + offsets[i] + h, result + i * h);
   }
-  const Index stride = std::max<Index>(
-      1, static_cast<Index>(work_per_checkpoint / (static_cast<double>(count * h) * static_cast<double>(h))));
+  const Index stride = steps_per_checkpoint(count, h);
   for (Index j = 1; j < steps; ++j) {
     if (j % stride == 0) run.checkpoint(worker, work_per_checkpoint);
     multiply<Scalar>(count, {result, h, nullptr}, p.packed, {p.base + j * p.step, 0, offsets},
