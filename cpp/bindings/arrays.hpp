@@ -101,13 +101,12 @@ inline bool is_main_thread() {
 // Calls work(run) without the GIL. Ctrl-C is looked for on the calling thread.
 template <typename Work>
 void without_gil(int threads, const Work& work) {
-  std::function<bool()> poll;
-  if (is_main_thread())
-    poll = [] {
-      const py::gil_scoped_acquire acquire;
-      return PyErr_CheckSignals() != 0;
-    };
-  Run run(threads > 0 ? threads : default_threads(), std::move(poll));
+  // Asked for the thread only when it looks: in a small call the question costs more than all else here.
+  Run run(threads > 0 ? threads : default_threads(), [] {
+    if (!is_main_thread()) return false;
+    const py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  });
   // Not py::gil_scoped_release: where the interpreter is shutting down, taking the GIL back ends a daemon
   // thread by unwinding its stack, which no destructor may let happen.
   std::exception_ptr error;

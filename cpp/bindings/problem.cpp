@@ -42,18 +42,31 @@ class BoundProblem {
     schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
   }
 
-  // Fills the arrays of `gradients` (six parameters, h0, x; None where not wanted) and returns the loss.
-  double gradient(const py::tuple& weights, const py::tuple& gradients, int threads) {
+  // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
+  // d_h0 and d_x unless they are None.
+  py::tuple gradient(const py::tuple& weights, const py::tuple& wanted, const py::object& d_h0,
+                     const py::object& d_x, int threads) {
     const Shape& s = problem_.shape;
-    if (gradients.size() != 8) misfit("gradients");
+    const Params<const Scalar> from = params<Scalar>(weights, s);
+    if (wanted.size() != 6) misfit("wanted");
+    py::tuple results(6);
     Gradients<Scalar> to;
-    to.params = {
-        output<Scalar>(gradients[0], "d_W_hx", s.h * s.d), output<Scalar>(gradients[1], "d_W_hh", s.h * s.h),
-        output<Scalar>(gradients[2], "d_W_qh", s.q * s.h), output<Scalar>(gradients[3], "d_b_h", s.h),
-        output<Scalar>(gradients[4], "d_b_q", s.q),        output<Scalar>(gradients[5], "d_W_qx", s.q * s.d)};
-    to.h0 = output<Scalar>(gradients[6], "d_h0", s.B * s.h);
-    to.x = output_sequence<Scalar>(gradients[7], "d_x", s.T, s.B, s.d);
-    return compute(params<Scalar>(weights, s), to, threads);
+    Scalar** const members[6] = {&to.params.W_hx, &to.params.W_hh, &to.params.W_qh,
+                                 &to.params.b_h,  &to.params.b_q,  &to.params.W_qx};
+    for (std::size_t i = 0; i < 6; ++i) {
+      const py::object weight = weights[i];
+      if (wanted[i].is_none() || weight.is_none()) {
+        results[i] = py::none();
+        continue;
+      }
+      const auto& like = reinterpret_cast<const py::array&>(weight);
+      py::array_t<Scalar> result(py::array::ShapeContainer(like.shape(), like.shape() + like.ndim()));
+      *members[i] = result.mutable_data();
+      results[i] = std::move(result);
+    }
+    to.h0 = output<Scalar>(d_h0, "d_h0", s.B * s.h);
+    to.x = output_sequence<Scalar>(d_x, "d_x", s.T, s.B, s.d);
+    return py::make_tuple(compute(from, to, threads), std::move(results));
   }
 
   // The same for one vector of all parameters; `optional` tells which of b_h, b_q and W_qx it holds. Returns
@@ -135,7 +148,8 @@ void register_as(py::module_& module, const char* name) {
            py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
            py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
            py::arg("input_gradient"))
-      .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
+      .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
+           py::arg("d_x"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);
 }

@@ -10,7 +10,14 @@ _Shape: TypeAlias = tuple[int, int, int, int, int]
 __version__: str
 
 class Problem(Protocol):
-    def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
+    def gradient(
+        self,
+        params: _Arrays,
+        wanted: tuple[str | None, ...],
+        d_h0: NDArray[Any] | None,
+        d_x: NDArray[Any] | None,
+        threads: int,
+    ) -> tuple[float, _Arrays]: ...
     def flat(
         self, theta: object, optional: tuple[bool, bool, bool], threads: int
     ) -> tuple[float, _Array] | None: ...
@@ -36,7 +43,14 @@ class _Problem:
         bias: bool,
         input_gradient: bool,
     ) -> None: ...
-    def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
+    def gradient(
+        self,
+        params: _Arrays,
+        wanted: tuple[str | None, ...],
+        d_h0: NDArray[Any] | None,
+        d_x: NDArray[Any] | None,
+        threads: int,
+    ) -> tuple[float, _Arrays]: ...
     def flat(
         self, theta: object, optional: tuple[bool, bool, bool], threads: int
     ) -> tuple[float, _Array] | None: ...

@@ -22,11 +22,6 @@ _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.
 _FREE = {"levels": -1, "window": 0, "splits": 0, "piece": -1}
 
 
-def arrays(params: Params) -> tuple[FloatArray | None, ...]:
-    """Return the six parameters in the order the extension takes them."""
-    return (params.W_hx, params.W_hh, params.W_qh, params.b_h, params.b_q, params.W_qx)
-
-
 def checked(params: object) -> Params:
     """Return `params` if it is one of ours."""
     if not isinstance(params, Params):
@@ -74,10 +69,7 @@ class Dataset:
         self.wrt = frozenset(self.terms)
         if wrt is not None:
             self.wrt = _validate.names("wrt", wrt, (*self.terms, "h0", "x"))
-        self.result_shapes = [
-            array.shape if array is not None and name in self.wrt else None
-            for name, array in zip(PARAMETERS, arrays(params), strict=True)
-        ]
+        self._wanted = tuple(name if name in self.wrt else None for name in PARAMETERS)
 
     def fits(self, params: Params) -> bool:
         """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
@@ -122,13 +114,11 @@ class Dataset:
 
     def gradients(self, problem: _core.Problem, params: Params, threads: int) -> tuple[float, Gradients]:
         """Compute the loss and the gradients that `wrt` names, in new arrays."""
-        weights = arrays(params)
-        results = [None if shape is None else np.empty(shape, self.dtype) for shape in self.result_shapes]
         d, h, _ = self.shape
         d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
         d_x = self.result("d_x", d) if "x" in self.wrt else None
         time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
-        loss = problem.gradient(weights, (*results, d_h0, time_major), threads)
+        loss, results = problem.gradient(params._arrays, self._wanted, d_h0, time_major, threads)
         return loss, Gradients._make((*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x))
 
     def result(

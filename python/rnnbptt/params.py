@@ -64,6 +64,8 @@ class Params:
     W_qx: FloatArray | None = None
     # Shapes, dtype and terms in one: what data are checked against, compared at every call of an Objective.
     _kind: tuple[object, ...] = field(init=False, repr=False)
+    # All six, as the extension takes them.
+    _arrays: tuple[FloatArray | None, ...] = field(init=False, repr=False)
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Params:
             object.__setattr__(self, name, array)
         kind = (self.shape, self.dtype, tuple(name for name, _ in self.items()))
         object.__setattr__(self, "_kind", kind)
+        object.__setattr__(self, "_arrays", tuple(getattr(self, name) for name in PARAMETERS))
 
     @property
     def shape(self) -> tuple[int, int, int]:

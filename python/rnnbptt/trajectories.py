@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, _validate
-from .dataset import Dataset, arrays, checked
+from .dataset import Dataset, checked
 from .params import Trajectory
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def forward(
         raise TypeError(f"out must be a pair of arrays (hidden, o), not {type(out).__name__}")
     out_hidden, out_o = (None, None) if out is None else out
     _, h, q = params.shape
-    inputs = [dataset.inputs, dataset.start, *arrays(params)]
+    inputs = [dataset.inputs, dataset.start, *params._arrays]
     hidden = dataset.result("hidden", h, out_hidden, inputs)
     o = dataset.result("o", q, out_o, [*inputs, hidden])
     _run_forward(params, dataset, hidden, o, threads)
@@ -90,7 +90,7 @@ def _run_forward(params: Params, dataset: Dataset, hidden: FloatArray, o: FloatA
     layout = dataset.batched, dataset.batch_first
     _FORWARD[params.dtype](
         (dataset.steps, dataset.batch, *params.shape),
-        arrays(params),
+        params._arrays,
         dataset.inputs,
         dataset.start,
         _validate.time_major(hidden, *layout),
