@@ -85,8 +85,8 @@ def test_every_schedule(matrix: str, levels: int, ragged: bool, dtype: Scalar) -
     case, exact, sequential = posed(matrix, dtype is np.float64, ragged)
     bound = gradient_bound(dtype, case.params.shape[1], T, MATRICES[matrix][1])
     worse = []
-    for window, splits, piece in product(WINDOWS, SPLITS, PIECES):
-        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece}
+    for number, (window, splits, piece) in enumerate(product(WINDOWS, SPLITS, PIECES)):
+        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece, "keep": number % 2}
         _, actual = case.scheduled(**schedule)
         for name, gradient in actual.items():
             expected = getattr(exact, name)
@@ -108,8 +108,10 @@ def test_every_schedule_with_every_loss_and_term(loss: Any, dtype: Scalar) -> No
         )
         exact_loss, exact = case.oracle()
         bound = gradient_bound(dtype, 5, 37, 0.9)
-        for levels, window, piece in product(LEVELS, (0, 1, 3), (0, 4)):
-            value, actual = case.scheduled(levels=levels, window=window, piece=piece)
+        for levels, (window, keep), piece in product(
+            LEVELS, ((0, 1), (1, 0), (1, 1), (3, 0), (3, 1)), (0, 4)
+        ):
+            value, actual = case.scheduled(levels=levels, window=window, piece=piece, keep=keep)
             assert abs(value - exact_loss) <= bound * max(1.0, abs(exact_loss))
             for name, gradient in actual.items():
                 assert relative_error(gradient, getattr(exact, name)) <= bound, (name, levels, window, piece)
@@ -161,8 +163,9 @@ def test_no_bit_depends_on_the_number_of_threads(
 @pytest.mark.parametrize("dtype", SCALARS)
 def test_no_bit_depends_on_the_number_of_threads_on_any_schedule(dtype: Scalar) -> None:
     case = build(np.random.default_rng(8), dtype, (400, 3, 2, 11, 2), steps=("lengths",))
-    for levels, window, splits, piece in product(LEVELS, (0, 2), (1, 4), (0, 5)):
-        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece}
+    windows = ((0, 1), (2, 0), (2, 1), (9, 1))
+    for levels, (window, keep), splits, piece in product(LEVELS, windows, (1, 4), (0, 5)):
+        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece, "keep": keep}
         loss, expected = case.scheduled(1, **schedule)
         for threads in THREADS[1:]:
             value, actual = case.scheduled(threads, **schedule)

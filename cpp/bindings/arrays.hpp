@@ -120,4 +120,19 @@ void without_gil(int threads, const Work& work) {
   if (error) std::rethrow_exception(error);
 }
 
+// Returns `made` after work() has run without the GIL. Until then nobody owns it: a daemon thread that asks
+// for the GIL while the interpreter shuts down is unwound without it, and must not free a Python object on
+// the way.
+template <typename Object, typename Work>
+Object holding(Object made, const Work& work) {
+  const py::handle held = made.release();
+  try {
+    work();
+  } catch (const std::exception&) {
+    held.dec_ref();
+    throw;
+  }
+  return py::reinterpret_steal<Object>(held);
+}
+
 }  // namespace rnnbptt::bindings

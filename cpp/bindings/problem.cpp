@@ -24,8 +24,8 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               double weight_sum, int levels, Index window, Index splits, Index piece, double memory_limit,
-               bool bias, bool input_gradient)
+               double weight_sum, int levels, Index window, Index splits, Index piece, int keep,
+               double memory_limit, bool bias, bool input_gradient)
       : kept_{x, y, h0, weights, lengths} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
@@ -39,7 +39,8 @@ class BoundProblem {
     problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
     problem_.weight_sum = weight_sum;
-    schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
+    schedule_ =
+        plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, keep, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
@@ -66,7 +67,9 @@ class BoundProblem {
     }
     to.h0 = output<Scalar>(d_h0, "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(d_x, "d_x", s.T, s.B, s.d);
-    return py::make_tuple(compute(from, to, threads), std::move(results));
+    double loss = 0;
+    results = holding(std::move(results), [&] { loss = compute(from, to, threads); });
+    return py::make_tuple(loss, std::move(results));
   }
 
   // The same for one vector of all parameters; `optional` tells which of b_h, b_q and W_qx it holds. Returns
@@ -97,7 +100,8 @@ class BoundProblem {
       at += sizes[i];
       to += sizes[i];
     }
-    const double loss = compute(weights, gradients, threads);
+    double loss = 0;
+    result = holding(std::move(result), [&] { loss = compute(weights, gradients, threads); });
     return py::make_tuple(loss, std::move(result));
   }
 
@@ -110,6 +114,7 @@ class BoundProblem {
     result["levels_wanted"] = schedule_.levels;
     result["splits"] = taken_.schedule.splits;
     result["piece"] = taken_.schedule.piece;
+    result["keep"] = taken_.schedule.keep;
     result["bytes"] = taken_.schedule.memory;
     return result;
   }
@@ -142,12 +147,12 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, double, int, Index, Index, Index, double,
-                    bool, bool>(),
+                    py::object, py::object, py::object, py::object, double, int, Index, Index, Index, int,
+                    double, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
-           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
-           py::arg("input_gradient"))
+           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep"), py::arg("memory_limit"),
+           py::arg("bias"), py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))

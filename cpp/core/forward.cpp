@@ -37,8 +37,8 @@ void scan_sequences(Run& run, Workspace& workspace, Index T, Index B, Index h, c
   const MatrixView<const Scalar> matrix{W, h, h, h};
   ScanProblem<Scalar> problem;
   problem.size = h;
-  problem.M = transpose ? matrix : matrix.transposed();
-  problem.packed = pack<Scalar>(workspace, problem.M);
+  const MatrixView<const Scalar> M = transpose ? matrix : matrix.transposed();
+  problem.packed = pack<Scalar>(workspace, M);
   problem.base = s.data;
   problem.step = reverse ? -s.step : s.step;
   if (s0 == nullptr) {
@@ -51,6 +51,8 @@ void scan_sequences(Run& run, Workspace& workspace, Index T, Index B, Index h, c
   for (Index b = 0; b < B; ++b)
     problem.lanes.push_back({b * s.sequence + (reverse ? (T - 1) * s.step : 0), T});
   problem.piece = piece >= 0 ? piece : plan_piece(h, B, T);
+  if (problem.piece > 0) problem.jump = jump_of(run, workspace, M, problem.piece);
+  if (problem.jump.data == nullptr) problem.piece = 0;
   scan(run, workspace, problem);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <vector>
 
 #include "core/coarse.hpp"
@@ -28,6 +29,10 @@ Index padded(Index n) {
 
 // One gradient. States and their gradients g are carried in `State`: the scalar type of the problem, or
 // float64 for the lift of a float32 model. Rows are those of rows.hpp.
+//
+// Time runs in windows small enough for the caches, and a window through five stages: inputs and chain
+// forwards; outputs, chain and sums backwards. The two chains pass from window to window; all else is free.
+// So while the chain runs through one window, the stages before and after it run through its neighbours.
 template <typename Scalar, typename State>
 class Sweep {
  public:
@@ -48,33 +53,55 @@ class Sweep {
     if (problem_.lengths != nullptr)
       longest = static_cast<Index>(*std::max_element(problem_.lengths, problem_.lengths + B_));
     const Index steps = (longest + model_.L - 1) / model_.L;
-    const Index length = std::max<Index>(1, std::min(schedule_.window, steps));
-    const Index windows = std::max<Index>(1, (steps + length - 1) / length);
+    length_ = std::max<Index>(1, std::min(schedule_.window, steps));
+    const Index windows = std::max<Index>(1, (steps + length_ - 1) / length_);
     taken.L = model_.L;
     taken.windows = windows;
-    allocate(windows, length, steps);
+    const bool keep = schedule_.keep && windows > 1;
+    allocate(windows, steps, keep);
 
-    // Forward: the states that windows start from. The last window is run by the backward sweep alone.
-    for (Index w = 0; w + 1 < windows; ++w) {
-      load_window(w, length);
-      states(w);
-      keep_states(w + 1);
+    // Forward. Without room for all states, only those that windows start from are kept; the last window is
+    // then run by the backward sweep alone.
+    run_stages({inputs(load(0))});
+    for (Index w = 0; w < windows; ++w) {
+      Rows& rows = load(w);
+      begin_states(rows);
+      run_chain(rows, keep && w + 1 < windows ? inputs(load(w + 1)) : Stage{});
+      keep_states(rows);
+      if (!keep && w + 1 < windows) run_stages({inputs(load(w + 1))});
     }
     // Backward, window by window.
     double loss = 0;
     for (Index w = windows - 1; w >= 0; --w) {
-      load_window(w, length);
-      states(w);
-      if (model_.lifted) drop_last_states();
-      loss += outputs();
-      if (!model_.lifted) drop_last_states();
-      if (gradients_.x && model_.lifted && !finite_outputs()) {
-        leaked_ = true;
-        return loss;
+      Rows& rows = load(w);
+      if (!keep && w + 1 < windows) {
+        run_stages({inputs(rows)});
+        begin_states(rows);
+        run_chain(rows);
       }
-      adjoint();
-      sums();
-      if (gradients_.x) input_gradients();
+      if (!keep || w + 1 == windows) {
+        begin_outputs(rows);
+        run_stages({outputs(rows)});
+        if (!end_outputs(rows, loss)) return loss;
+      }
+      begin_adjoint(rows);
+      if (keep) {
+        Rows* before = w > 0 ? &load(w - 1) : nullptr;
+        Rows* after = w + 1 < windows ? &load(w + 1) : nullptr;
+        if (before != nullptr) begin_outputs(*before);
+        if (after != nullptr) begin_sums(*after);
+        run_chain(rows, before != nullptr ? outputs(*before) : Stage{},
+                  after != nullptr ? sums(*after) : Stage{});
+        end_adjoint(rows);
+        if (before != nullptr && !end_outputs(*before, loss)) return loss;
+      } else {
+        run_chain(rows);
+        end_adjoint(rows);
+      }
+      if (!keep || w == 0) {
+        begin_sums(rows);
+        run_stages({sums(rows)});
+      }
     }
     finish();
     return loss;
@@ -88,7 +115,25 @@ class Sweep {
   // Rows of a block at most.
   static constexpr Index most_block = 512;
 
-  void allocate(Index windows, Index length, Index steps) {
+  // A window on its way through the stages.
+  struct Rows {
+    Index number = -1;
+    Window window;
+    Index split_rows = 0;
+    bool has_inputs = false;
+    Scalar *x = nullptr, *d = nullptr, *s = nullptr, *g = nullptr, *dx = nullptr;
+    State* wide = nullptr;  // s, later g, in float64
+  };
+
+  // `tasks` tasks of about `work` multiply-adds.
+  struct Stage {
+    void (Sweep::*task)(Rows&, Index, int) = nullptr;
+    Rows* rows = nullptr;
+    Index tasks = 0;
+    double work = 0;
+  };
+
+  void allocate(Index windows, Index steps, bool keep) {
     x_row_ = padded<Scalar>(model_.inputs);
     o_row_ = padded<Scalar>(model_.outputs);
     s_row_ = padded<Scalar>(h_);
@@ -96,18 +141,30 @@ class Sweep {
     const Index row_size = x_row_ + o_row_ + 2 * s_row_;
     block_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_block);
     // Every sequence adds the row of its start state.
-    Index most = B_ * (length + 1);
+    Index most = B_ * (length_ + 1);
     if (windows == 1 && problem_.lengths != nullptr) most = make_window(problem_, model_.L, 0, steps).rows;
-    x_ = workspace_.take<Scalar>(most * x_row_);
-    d_ = workspace_.take<Scalar>(most * o_row_);
-    s_ = workspace_.take<Scalar>(most * s_row_);
-    g_ = workspace_.take<Scalar>(most * s_row_);
-    if constexpr (is_wide) wide_ = workspace_.take<State>(most * wide_row_);
-    if (gradients_.x) dx_ = workspace_.take<Scalar>(most * x_row_);
+    Index all = most;
+    first_rows_.assign(static_cast<std::size_t>(windows), 0);
+    if (keep) {
+      all = 0;
+      for (Index w = 0; w < windows; ++w) {
+        first_rows_[static_cast<std::size_t>(w)] = all;
+        all += make_window(problem_, model_.L, w * length_, (w + 1) * length_).rows;
+      }
+    }
+    states_ = workspace_.take<Scalar>(all * s_row_);
+    in_flight_.resize(keep ? 3 : 1);
+    for (Rows& rows : in_flight_) {
+      rows.x = workspace_.take<Scalar>(most * x_row_);
+      rows.d = workspace_.take<Scalar>(most * o_row_);
+      rows.g = workspace_.take<Scalar>(most * s_row_);
+      if constexpr (is_wide) rows.wide = workspace_.take<State>(most * wide_row_);
+      if (gradients_.x) rows.dx = workspace_.take<Scalar>(most * x_row_);
+    }
     lane_starts_ = workspace_.take<State>(B_ * h_);
     carry_ = workspace_.take<State>(B_ * h_);
     std::fill(carry_, carry_ + B_ * h_, State{0});
-    kept_ = workspace_.take<State>(windows * B_ * h_);
+    kept_ = workspace_.take<State>((windows + 1) * B_ * h_);
     if (problem_.h0 != nullptr)
       std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
     else
@@ -119,163 +176,234 @@ class Sweep {
     biases_ = workspace_.take<double>(schedule_.splits * biases_size_);
     std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
     losses_ = workspace_.take<double>(schedule_.splits);
+    if (schedule_.piece > 0 && std::min(length_, steps) > schedule_.piece) {
+      const auto A = matrix_of_states();
+      jump_T_ = jump_of(run_, workspace_, A.transposed(), schedule_.piece);
+      if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, A, schedule_.piece);
+    }
     if (problem_.y && problem_.loss != Loss::given)
       targets_ = workspace_.take<Scalar>(schedule_.splits * block_ * o_row_);
   }
 
-  void load_window(Index w, Index length) {
-    window_ = make_window(problem_, model_.L, w * length, (w + 1) * length);
-    split_rows_ = ((window_.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
+  Rows& load(Index w) {
+    Rows& rows = in_flight_[static_cast<std::size_t>(w) % in_flight_.size()];
+    if (rows.number == w) return rows;
+    rows.number = w;
+    rows.has_inputs = false;
+    rows.window = make_window(problem_, model_.L, w * length_, (w + 1) * length_);
+    rows.split_rows = ((rows.window.rows + schedule_.splits - 1) / schedule_.splits + 7) / 8 * 8;
+    rows.s = states_ + first_rows_[static_cast<std::size_t>(w)] * s_row_;
+    return rows;
   }
 
-  // Runs visit(from, to, split) over blocks of rows small enough for the second cache, splits in parallel.
-  template <typename Visit>
-  void for_blocks(Index work_per_row, const Visit& visit) {
-    const Index rows = window_.rows;
-    const double work = static_cast<double>(work_per_row) * static_cast<double>(block_);
-    const double all = static_cast<double>(work_per_row) * static_cast<double>(split_rows_);
-    parallel(run_, schedule_.splits, all, [&](Index split, int worker) {
-      const Index end = std::min(rows, (split + 1) * split_rows_);
-      for (Index from = split * split_rows_; from < end; from += block_) {
-        run_.checkpoint(worker, work);
-        visit(from, std::min(end, from + block_), split);
+  // --- stages over threads
+
+  void run_stages(std::initializer_list<Stage> stages) {
+    Index tasks = 0;
+    double work = 0;
+    for (const Stage& stage : stages) {
+      tasks += stage.tasks;
+      work += stage.work * static_cast<double>(stage.tasks);
+    }
+    if (tasks == 0) return;
+    parallel(run_, tasks, work / static_cast<double>(tasks), [&](Index i, int worker) {
+      for (const Stage& stage : stages) {
+        if (i < stage.tasks) return (this->*stage.task)(*stage.rows, i, worker);
+        i -= stage.tasks;
       }
     });
   }
 
-  // s_c = A s_{c-1} + Ctrl x_c + bias_s for all coarse steps of the window.
-  void states(Index w) {
-    for_blocks(model_.inputs * h_, [&](Index from, Index to, Index) {
-      gather(window_, model_.L, problem_.x, problem_.shape.d, from, to, x_, x_row_);
-      multiply<Scalar>(to - from, {x_ + from * x_row_, x_row_}, model_.Ctrl_T, {model_.bias_s, 0},
-                       {s_ + from * s_row_, s_row_});
-      widen(s_, from, to);
+  // A stage of rows that do not depend on one another, a task for each split.
+  Stage over_splits(Rows& rows, double work_per_row, void (Sweep::*task)(Rows&, Index, int)) {
+    return {task, &rows, schedule_.splits, work_per_row * static_cast<double>(rows.split_rows)};
+  }
+
+  // Runs visit(from, to) over the blocks of a split, which are small enough for the second cache.
+  template <typename Visit>
+  void for_blocks(const Rows& rows, Index split, int worker, double work_per_row, const Visit& visit) {
+    const Index end = std::min(rows.window.rows, (split + 1) * rows.split_rows);
+    for (Index from = split * rows.split_rows; from < end; from += block_) {
+      run_.checkpoint(worker, work_per_row * static_cast<double>(block_));
+      visit(from, std::min(end, from + block_));
+    }
+  }
+
+  // --- s_c = A s_{c-1} + Ctrl x_c + bias_s for all coarse steps of a window
+
+  double work_of_inputs() const { return static_cast<double>(model_.inputs * h_); }
+  Stage inputs(Rows& rows) { return over_splits(rows, work_of_inputs(), &Sweep::inputs_of); }
+
+  void inputs_of(Rows& rows, Index split, int worker) {
+    for_blocks(rows, split, worker, work_of_inputs(), [&](Index from, Index to) {
+      gather_inputs(rows, from, to);
+      multiply<Scalar>(to - from, {rows.x + from * x_row_, x_row_}, model_.Ctrl_T, {model_.bias_s, 0},
+                       {rows.s + from * s_row_, s_row_});
     });
-    for (std::size_t i = 0; i < window_.segments.size(); ++i) {
-      const Segment& segment = window_.segments[i];
-      const State* start = kept_ + (w * B_ + segment.sequence) * h_;
+  }
+
+  void gather_inputs(Rows& rows, Index from, Index to) {
+    gather(rows.window, model_.L, problem_.x, problem_.shape.d, from, to, rows.x, x_row_);
+  }
+
+  void begin_states(Rows& rows) {
+    rows.has_inputs = true;
+    begin_chain(rows, rows.s, true);
+    for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
+      const Segment& segment = rows.window.segments[i];
+      const State* start = kept_ + (rows.number * B_ + segment.sequence) * h_;
       std::copy(start, start + h_, lane_starts_ + static_cast<Index>(i) * h_);
-      std::copy(start, start + h_, states_(s_) + segment.first_row * row_of_states());
-    }
-    scan_rows(s_, true);
-    narrow(s_);
-  }
-
-  void keep_states(Index w) {
-    for (const Segment& segment : window_.segments) {
-      const State* last = states_(s_) + (segment.first_row + segment.steps) * row_of_states();
-      std::copy(last, last + h_, kept_ + (w * B_ + segment.sequence) * h_);
+      std::copy(start, start + h_, chain_.base + segment.first_row * chain_row());
     }
   }
 
-  // Row r - 1 of the first row of a sequence is the last state of another. It takes no part, but may have
-  // left the range of the scalars, in padded steps too, and 0 times that must stay 0. A plain model still
-  // reads it for outputs.
-  void drop_last_states() {
-    for (const Segment& segment : window_.segments) {
-      Scalar* last = s_ + (segment.first_row + segment.steps) * s_row_;
-      std::fill(last, last + h_, Scalar{0});
+  // What the next window starts from. A sequence that ends in this window starts no other.
+  void keep_states(const Rows& rows) {
+    for (const Segment& segment : rows.window.segments) {
+      const State* last = chain_.base + (segment.first_row + segment.steps) * chain_row();
+      std::copy(last, last + h_, kept_ + ((rows.number + 1) * B_ + segment.sequence) * h_);
     }
   }
 
-  // o, the loss and d_o; what the outputs send back to the states; sums over d_o.
-  double outputs() {
+  // --- o, the loss and d_o; what the outputs send back to the states; sums over d_o
+
+  double work_of_outputs() const {
+    return static_cast<double>(model_.outputs * (3 * h_ + (model_.direct.empty() ? 0 : 2 * model_.inputs)));
+  }
+  Stage outputs(Rows& rows) { return over_splits(rows, work_of_outputs(), &Sweep::outputs_of); }
+
+  void begin_outputs(Rows& rows) {
+    if (model_.lifted) drop_last_states(rows);
+    std::fill(losses_, losses_ + schedule_.splits, 0.0);
+    const Index unset = model_.lifted ? rows.window.rows - 1 : 0;  // the one row of g that no outputs reach
+    if (rows.window.rows > 0) std::fill(rows.g + unset * s_row_, rows.g + (unset + 1) * s_row_, Scalar{0});
+  }
+
+  void outputs_of(Rows& rows, Index split, int worker) {
     // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
     const Index shift = model_.lifted ? -1 : 0;
-    std::fill(losses_, losses_ + schedule_.splits, 0.0);
-    for_blocks(
-        model_.outputs * (2 * h_ + (model_.direct.empty() ? 0 : 2 * model_.inputs) + h_),
-        [&](Index first, Index to, Index split) {
-          // Row 0 is a start state: it has no outputs, and nothing before it.
-          const Index from = std::max<Index>(first, 1);
-          if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
-          if (from == to) return;
-          Scalar* o = d_ + from * o_row_;
-          const Scalar* x = x_ + from * x_row_;
-          const Scalar* s = s_ + (from + shift) * s_row_;
-          if (problem_.loss == Loss::given) {
-            gather(window_, model_.L, problem_.y, problem_.shape.q, from, to, d_, o_row_);
-          } else {
-            multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
-            for (const DirectBand<Scalar>& band : model_.direct) {
-              Scalar* part = o + band.first_output;
-              multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_}, {part, o_row_});
-            }
-            losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
-                                        targets_ + split * block_ * o_row_);
-          }
-          multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
-          const CoarseGradients<Scalar> set = sums_of(split);
-          if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
-          if (set.Direct != nullptr)
-            for (const DirectBand<Scalar>& band : model_.direct)
-              add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
-                        set.Direct + band.first_output * model_.inputs, model_.inputs);
-          if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
-        });
-    const Index rows = window_.rows;
-    const Index unset = model_.lifted ? rows - 1 : 0;  // the one row of g that no outputs reach
-    if (rows > 0) std::fill(g_ + unset * s_row_, g_ + (unset + 1) * s_row_, Scalar{0});
-    double loss = 0;
-    for (Index i = 0; i < schedule_.splits; ++i) loss += losses_[i];
-    return loss;
+    for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
+      if (!rows.has_inputs) gather_inputs(rows, first, to);
+      // Row 0 is a start state: it has no outputs, and nothing before it.
+      const Index from = std::max<Index>(first, 1);
+      if (first == 0) std::fill(rows.d, rows.d + o_row_, Scalar{0});
+      if (from == to) return;
+      Scalar* o = rows.d + from * o_row_;
+      const Scalar* x = rows.x + from * x_row_;
+      const Scalar* s = rows.s + (from + shift) * s_row_;
+      if (problem_.loss == Loss::given) {
+        gather(rows.window, model_.L, problem_.y, problem_.shape.q, from, to, rows.d, o_row_);
+      } else {
+        multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
+        for (const DirectBand<Scalar>& band : model_.direct) {
+          Scalar* part = o + band.first_output;
+          multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_}, {part, o_row_});
+        }
+        losses_[split] += loss_rows(problem_, rows.window, model_.L, from, to, rows.d, o_row_,
+                                    targets_ + split * block_ * o_row_);
+      }
+      multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {rows.g + (from + shift) * s_row_, s_row_});
+      const CoarseGradients<Scalar> set = sums_in(split);
+      if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
+      if (set.Direct != nullptr)
+        for (const DirectBand<Scalar>& band : model_.direct)
+          add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
+                    set.Direct + band.first_output * model_.inputs, model_.inputs);
+      if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
+    });
   }
 
-  bool finite_outputs() const {
-    for (Index r = 0; r < window_.rows; ++r)
-      if (!std::all_of(d_ + r * o_row_, d_ + r * o_row_ + model_.outputs,
+  // Whether to go on.
+  bool end_outputs(Rows& rows, double& loss) {
+    rows.has_inputs = true;
+    for (Index i = 0; i < schedule_.splits; ++i) loss += losses_[i];
+    leaked_ = gradients_.x && model_.lifted && !finite_outputs(rows);
+    return !leaked_;
+  }
+
+  bool finite_outputs(const Rows& rows) const {
+    for (Index r = 0; r < rows.window.rows; ++r)
+      if (!std::all_of(rows.d + r * o_row_, rows.d + r * o_row_ + model_.outputs,
                        [](Scalar v) { return std::isfinite(v); }))
         return false;
     return true;
   }
 
-  // g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on.
-  void adjoint() {
-    if constexpr (is_wide) for_blocks(h_, [&](Index from, Index to, Index) { widen(g_, from, to); });
-    for (std::size_t i = 0; i < window_.segments.size(); ++i) {
-      const Segment& segment = window_.segments[i];
-      State* last = states_(g_) + (segment.first_row + segment.steps) * row_of_states();
-      const State* later = carry_ + segment.sequence * h_;
-      for (Index n = 0; n < h_; ++n) last[n] += later[n];
-      std::copy(last, last + h_, lane_starts_ + static_cast<Index>(i) * h_);
+  // Row r - 1 of the first row of a sequence is the last state of another. It takes no part, but may have
+  // left the range of the scalars, in padded steps too, and 0 times that must stay 0. A plain model still
+  // reads it for outputs.
+  void drop_last_states(Rows& rows) {
+    for (const Segment& segment : rows.window.segments) {
+      Scalar* last = rows.s + (segment.first_row + segment.steps) * s_row_;
+      std::fill(last, last + h_, Scalar{0});
     }
-    scan_rows(g_, false);
-    for (const Segment& segment : window_.segments) {
-      State* first = states_(g_) + segment.first_row * row_of_states();
+  }
+
+  // --- g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on
+
+  void begin_adjoint(Rows& rows) {
+    begin_chain(rows, rows.g, false);
+    for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
+      const Segment& segment = rows.window.segments[i];
+      const Index at = segment.first_row + segment.steps;
+      const Scalar* own = rows.g + at * s_row_;
+      const State* later = carry_ + segment.sequence * h_;
+      State* start = lane_starts_ + static_cast<Index>(i) * h_;
+      for (Index n = 0; n < h_; ++n) start[n] = static_cast<State>(own[n]) + later[n];
+      std::copy(start, start + h_, chain_.base + at * chain_row());
+    }
+  }
+
+  void end_adjoint(Rows& rows) {
+    for (const Segment& segment : rows.window.segments) {
+      State* first = chain_.base + segment.first_row * chain_row();
       std::copy(first, first + h_, carry_ + segment.sequence * h_);
       // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
       std::fill(first, first + h_, State{0});
+      Scalar* g = rows.g + segment.first_row * s_row_;
+      std::fill(g, g + h_, Scalar{0});
     }
-    narrow(g_);
   }
 
-  void sums() {
-    for_blocks((h_ + model_.inputs) * h_, [&](Index first, Index to, Index split) {
+  // --- sums over the rows, and gradients with respect to inputs
+
+  double work_of_sums() const {
+    const Index dx = gradients_.x ? model_.inputs * (h_ + model_.outputs) : 0;
+    return static_cast<double>((h_ + model_.inputs) * h_ + dx);
+  }
+  Stage sums(Rows& rows) { return over_splits(rows, work_of_sums(), &Sweep::sums_of); }
+
+  void begin_sums(Rows& rows) {
+    if (!model_.lifted) drop_last_states(rows);
+  }
+
+  void sums_of(Rows& rows, Index split, int worker) {
+    for_blocks(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
       const Index from = std::max<Index>(first, 1);
-      const CoarseGradients<Scalar> set = sums_of(split);
-      const Scalar* g = g_ + from * s_row_;
+      const CoarseGradients<Scalar> set = sums_in(split);
+      const Scalar* g = rows.g + from * s_row_;
+      const Scalar* x = rows.x + from * x_row_;
       if (set.A != nullptr)
-        add_outer(to - from, g, s_row_, h_, s_ + (from - 1) * s_row_, s_row_, h_, set.A, h_);
+        add_outer(to - from, g, s_row_, h_, rows.s + (from - 1) * s_row_, s_row_, h_, set.A, h_);
       if (set.Ctrl_T != nullptr)
-        add_outer(to - from, x_ + from * x_row_, x_row_, model_.inputs, g, s_row_, h_, set.Ctrl_T, h_);
+        add_outer(to - from, x, x_row_, model_.inputs, g, s_row_, h_, set.Ctrl_T, h_);
       if (set.bias_s != nullptr) {
         if constexpr (is_wide)
-          add_rows(to - from, wide_ + from * wide_row_, wide_row_, h_, set.bias_s);
+          add_rows(to - from, rows.wide + from * wide_row_, wide_row_, h_, set.bias_s);
         else
           add_rows(to - from, g, s_row_, h_, set.bias_s);
       }
+      if (gradients_.x) input_gradients(rows, first, to);
     });
   }
 
-  void input_gradients() {
-    for_blocks(model_.inputs * (h_ + model_.outputs), [&](Index from, Index to, Index) {
-      const kernels::Rows<Scalar*> dx{dx_ + from * x_row_, x_row_};
-      multiply<Scalar>(to - from, {g_ + from * s_row_, s_row_}, model_.Ctrl, {}, dx);
-      for (const DirectBand<Scalar>& band : model_.direct)
-        multiply<Scalar>(to - from, {d_ + from * o_row_ + band.first_output, o_row_}, band.straight,
-                         {dx.base, dx.stride}, dx);
-      scatter(window_, model_.L, dx_, x_row_, problem_.shape.d, from, to, gradients_.x);
-    });
+  void input_gradients(Rows& rows, Index from, Index to) {
+    const kernels::Rows<Scalar*> dx{rows.dx + from * x_row_, x_row_};
+    multiply<Scalar>(to - from, {rows.g + from * s_row_, s_row_}, model_.Ctrl, {}, dx);
+    for (const DirectBand<Scalar>& band : model_.direct)
+      multiply<Scalar>(to - from, {rows.d + from * o_row_ + band.first_output, o_row_}, band.straight,
+                       {dx.base, dx.stride}, dx);
+    scatter(rows.window, model_.L, rows.dx, x_row_, problem_.shape.d, from, to, gradients_.x);
   }
 
   // Adds up the splits, in their order, and hands over.
@@ -284,7 +412,7 @@ class Sweep {
       for (Index i = 0; i < set_size_; ++i) set_memory_[i] += set_memory_[split * set_size_ + i];
       for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
     }
-    coarsening_.collect(run_, sums_of(0), gradients_.params);
+    coarsening_.collect(run_, sums_in(0), gradients_.params);
     if (gradients_.h0 != nullptr)
       std::transform(carry_, carry_ + B_ * h_, gradients_.h0, [](State v) { return static_cast<Scalar>(v); });
     if (gradients_.x) {
@@ -296,62 +424,85 @@ class Sweep {
     }
   }
 
-  // --- states in their own precision
+  // --- the chain of states, in their own precision: on the rows themselves or on a wide copy
 
   static constexpr bool is_wide = sizeof(State) != sizeof(Scalar);
 
-  Index row_of_states() const { return is_wide ? wide_row_ : s_row_; }
+  Index chain_row() const { return is_wide ? wide_row_ : s_row_; }
 
-  // The rows the scan works on: the scalars' own, or the wide copy of the one array at hand.
-  State* states_(Scalar* rows) const {
+  void begin_chain(Rows& rows, Scalar* of, bool forward) {
+    chained_ = of;
     if constexpr (is_wide) {
-      static_cast<void>(rows);
-      return wide_;
+      chain_.base = rows.wide;
+      chain_.packed = forward ? model_.A_T_wide : model_.A_wide;
     } else {
-      return rows;
+      chain_.base = of;
+      chain_.packed = forward ? model_.A_T : model_.A;
     }
-  }
-
-  void widen(const Scalar* rows, Index from, Index to) {
-    if constexpr (is_wide)
-      for (Index r = from; r < to; ++r)
-        std::copy(rows + r * s_row_, rows + r * s_row_ + h_, wide_ + r * wide_row_);
-  }
-
-  void narrow(Scalar* rows) {
-    if constexpr (is_wide)
-      for_blocks(h_, [&](Index from, Index to, Index) {
-        for (Index r = from; r < to; ++r)
-          std::transform(wide_ + r * wide_row_, wide_ + r * wide_row_ + h_, rows + r * s_row_,
-                         [](State v) { return static_cast<Scalar>(v); });
-      });
-  }
-
-  void scan_rows(Scalar* rows, bool forward) {
-    ScanProblem<State> scan_problem;
-    scan_problem.size = h_;
-    scan_problem.base = states_(rows);
-    scan_problem.step = forward ? row_of_states() : -row_of_states();
-    scan_problem.starts = lane_starts_;
-    scan_problem.piece = schedule_.piece;
-    MatrixView<const State> A;
-    if constexpr (is_wide) {
-      A = model_.A_lifted;
-      scan_problem.packed = forward ? model_.A_T_wide : model_.A_wide;
-    } else {
-      if constexpr (sizeof(State) == sizeof(double))
-        A = model_.lifted ? model_.A_lifted : model_.A_plain;
-      else
-        A = model_.A_plain;
-      scan_problem.packed = forward ? model_.A_T : model_.A;
-    }
-    scan_problem.M = forward ? A.transposed() : A;
-    scan_problem.lanes.reserve(window_.segments.size());
-    for (const Segment& s : window_.segments) {
+    chain_.size = h_;
+    chain_.step = forward ? chain_row() : -chain_row();
+    chain_.starts = lane_starts_;
+    chain_.jump = forward ? jump_T_ : jump_;
+    chain_.piece = jump_.data != nullptr ? schedule_.piece : 0;
+    chain_.lanes.clear();
+    for (const Segment& s : rows.window.segments) {
       const Index first = forward ? s.first_row + 1 : s.first_row + s.steps - 1;
-      scan_problem.lanes.push_back({first * row_of_states(), s.steps});
+      chain_.lanes.push_back({first * chain_row(), s.steps});
     }
-    scan(run_, workspace_, scan_problem);
+  }
+
+  // The chain through one window, beside other stages.
+  void run_chain(Rows& rows, const Stage& beside = {}, const Stage& beside_too = {}) {
+    const auto lanes = static_cast<Index>(chain_.lanes.size());
+    if (lanes > 0 && chain_.piece > 0 && chain_.lanes.front().steps > chain_.piece) {
+      widen(rows, 0, lanes);
+      scan(run_, workspace_, chain_);
+      narrow(rows, 0, lanes);
+      return run_stages({beside, beside_too});
+    }
+    lanes_per_task_ = lanes_per_task(std::max<Index>(lanes, 1), run_.threads);
+    const Index tasks = (lanes + lanes_per_task_ - 1) / lanes_per_task_;
+    const double work =
+        static_cast<double>(std::min(lanes_per_task_, lanes) * length_ * h_) * static_cast<double>(h_);
+    run_stages({{&Sweep::chain_of, &rows, tasks, work}, beside, beside_too});
+  }
+
+  void chain_of(Rows& rows, Index task, int worker) {
+    const Index from = task * lanes_per_task_;
+    const Index to = std::min(from + lanes_per_task_, static_cast<Index>(chain_.lanes.size()));
+    widen(rows, from, to);
+    scan_lanes(run_, worker, chain_, from, to);
+    narrow(rows, from, to);
+  }
+
+  // All but the rows that lanes start from.
+  void widen(const Rows& rows, Index from_lane, Index to_lane) {
+    if constexpr (is_wide)
+      for (Index lane = from_lane; lane < to_lane; ++lane) {
+        const Segment& segment = rows.window.segments[static_cast<std::size_t>(lane)];
+        const Index from = segment.first_row + (chain_.step > 0 ? 1 : 0);
+        for (Index r = from; r < from + segment.steps; ++r)
+          std::copy(chained_ + r * s_row_, chained_ + r * s_row_ + h_, rows.wide + r * wide_row_);
+      }
+  }
+
+  void narrow(const Rows& rows, Index from_lane, Index to_lane) {
+    if constexpr (is_wide)
+      for (Index lane = from_lane; lane < to_lane; ++lane) {
+        const Segment& segment = rows.window.segments[static_cast<std::size_t>(lane)];
+        for (Index r = segment.first_row; r <= segment.first_row + segment.steps; ++r)
+          std::transform(rows.wide + r * wide_row_, rows.wide + r * wide_row_ + h_, chained_ + r * s_row_,
+                         [](State v) { return static_cast<Scalar>(v); });
+      }
+  }
+
+  MatrixView<const State> matrix_of_states() const {
+    if constexpr (sizeof(State) == sizeof(double))
+      if (model_.lifted) return model_.A_lifted;
+    if constexpr (is_wide)
+      return {};
+    else
+      return model_.A_plain;
   }
 
   template <typename Value>
@@ -360,7 +511,7 @@ class Sweep {
       for (Index i = 0; i < n; ++i) sum[i] += static_cast<double>(A[r * row + i]);
   }
 
-  CoarseGradients<Scalar> sums_of(Index split) const {
+  CoarseGradients<Scalar> sums_in(Index split) const {
     return coarsening_.sums(gradients_.params, set_memory_ + split * set_size_,
                             biases_ + split * biases_size_);
   }
@@ -374,15 +525,20 @@ class Sweep {
   const CoarseModel<Scalar>& model_;
   const Index h_, B_;
 
-  Window window_;
   bool leaked_ = false;
-  Index block_ = 0, split_rows_ = 0;
+  Index length_ = 0;  // coarse steps of a window
+  Index block_ = 0;
   Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
-  Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window
-  State* wide_ = nullptr;                                                             // s or g in float64
-  State* lane_starts_ = nullptr;                                                      // (segments, h)
-  State* carry_ = nullptr;  // (B, h): dL/ds at the start of the window, from all that follows
-  State* kept_ = nullptr;   // (windows, B, h): states at the starts of windows
+  std::vector<Rows> in_flight_;
+  Scalar* states_ = nullptr;       // s of one window, or of all
+  std::vector<Index> first_rows_;  // where each window starts in them
+  ScanProblem<State> chain_;
+  Scalar* chained_ = nullptr;  // the rows that the chain runs through
+  Index lanes_per_task_ = 1;
+  Packed<double> jump_T_, jump_;  // A^piece, for the chain forwards and backwards
+  State* lane_starts_ = nullptr;  // (segments, h)
+  State* carry_ = nullptr;        // (B, h): dL/ds at the start of the window, from all that follows
+  State* kept_ = nullptr;         // (windows + 1, B, h): states at the starts of windows
   Index set_size_ = 0;
   Scalar* set_memory_ = nullptr;
   Index biases_size_ = 0;

@@ -17,13 +17,6 @@ Index steps_per_checkpoint(Index lanes, Index h) {
   return std::max<Index>(1, static_cast<Index>(work_per_checkpoint / step));
 }
 
-// How many lanes one task takes. The result of a lane does not depend on it.
-Index lanes_per_task(Index lanes, int threads) {
-  const Index tile = 8;
-  const Index share = (lanes + threads - 1) / threads;
-  return std::min(most_lanes, (share + tile - 1) / tile * tile);
-}
-
 // Longest lanes first: calls visit(active, from, to) for ranges of steps on which the same lanes are active.
 template <typename Visit>
 void for_active(const Lane* lanes, Index count, Index from, const Visit& visit) {
@@ -64,6 +57,21 @@ void run_lanes(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* l
   });
 }
 
+}  // namespace
+
+Index lanes_per_task(Index lanes, int threads) {
+  const Index tile = 8;
+  const Index share = (lanes + threads - 1) / threads;
+  return std::min(most_lanes, (share + tile - 1) / tile * tile);
+}
+
+template <typename Scalar>
+void scan_lanes(Run& run, int worker, const ScanProblem<Scalar>& p, Index from, Index to) {
+  run_lanes(run, worker, p, p.lanes.data() + from, p.starts + from * p.size, to - from);
+}
+
+namespace {
+
 template <typename Scalar>
 void run_all(Run& run, const ScanProblem<Scalar>& p, const std::vector<Lane>& lanes, const Scalar* starts) {
   const auto count = static_cast<Index>(lanes.size());
@@ -100,13 +108,9 @@ void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane*
 }
 
 template <typename Scalar>
-bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p) {
+void run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p) {
   const Index h = p.size, piece = p.piece;
-  auto* M = workspace.take<double>(h * h);
-  for (Index i = 0; i < h; ++i)
-    for (Index j = 0; j < h; ++j) M[i * h + j] = static_cast<double>(p.M.data[i * p.M.row + j * p.M.column]);
-  const double* jump = power(run, workspace, h, M, piece, sizeof(Scalar) == sizeof(double));
-  if (jump == nullptr) return false;
+  const Workspace::Mark mark = workspace.mark();
 
   // Whole pieces first, in the order of lanes; then the ends of the lanes, longest first.
   struct Piece {
@@ -150,7 +154,6 @@ bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p)
   auto* starts = workspace.take<Scalar>(count * h);
   auto* state = workspace.take<double>(h);
   auto* next = workspace.take<double>(h);
-  const Packed<double> packed_jump = pack<double>(workspace, MatrixView<const double>{jump, h, h, h});
   std::vector<Index> end_of(p.lanes.size(), -1);
   for (Index i = whole; i < count; ++i)
     end_of[static_cast<std::size_t>(pieces[static_cast<std::size_t>(i)].lane)] = i;
@@ -163,26 +166,40 @@ bool run_in_pieces(Run& run, Workspace& workspace, const ScanProblem<Scalar>& p)
         starts[at * h + j] = static_cast<Scalar>(state[j]);
         next[j] = static_cast<double>(last[at * h + j]);
       }
-      multiply<double>(1, {state, h, nullptr}, packed_jump, {next, h, nullptr}, {next, h, nullptr});
+      multiply<double>(1, {state, h, nullptr}, p.jump, {next, h, nullptr}, {next, h, nullptr});
       std::swap(state, next);
     }
     if (end_of[lane] >= 0)
       for (Index j = 0; j < h; ++j) starts[end_of[lane] * h + j] = static_cast<Scalar>(state[j]);
   }
   run_all(run, p, lanes, starts);
-  return true;
+  workspace.release_to(mark);
 }
 
 }  // namespace
 
 template <typename Scalar>
+Packed<double> jump_of(Run& run, Workspace& workspace, MatrixView<const Scalar> M, Index piece) {
+  const Index h = M.rows;
+  auto* wide = workspace.take<double>(h * h);
+  for (Index i = 0; i < h; ++i)
+    for (Index j = 0; j < h; ++j) wide[i * h + j] = static_cast<double>(M.data[i * M.row + j * M.column]);
+  const double* jump = power(run, workspace, h, wide, piece, sizeof(Scalar) == sizeof(double));
+  if (jump == nullptr) return {};
+  return pack<double>(workspace, MatrixView<const double>{jump, h, h, h});
+}
+
+template <typename Scalar>
 void scan(Run& run, Workspace& workspace, const ScanProblem<Scalar>& problem) {
-  const bool divisible =
-      problem.piece > 0 && !problem.lanes.empty() && problem.lanes.front().steps > problem.piece;
-  if (divisible && run_in_pieces(run, workspace, problem)) return;
+  if (problem.piece > 0 && !problem.lanes.empty() && problem.lanes.front().steps > problem.piece)
+    return run_in_pieces(run, workspace, problem);
   run_all(run, problem, problem.lanes, problem.starts);
 }
 
+template Packed<double> jump_of(Run&, Workspace&, MatrixView<const float>, Index);
+template Packed<double> jump_of(Run&, Workspace&, MatrixView<const double>, Index);
+template void scan_lanes(Run&, int, const ScanProblem<float>&, Index, Index);
+template void scan_lanes(Run&, int, const ScanProblem<double>&, Index, Index);
 template void scan(Run&, Workspace&, const ScanProblem<float>&);
 template void scan(Run&, Workspace&, const ScanProblem<double>&);
 

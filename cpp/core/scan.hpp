@@ -16,9 +16,8 @@ struct Lane {
 // `starts`. Lanes with more steps come first.
 //
 // With `piece` > 0, lanes are cut into pieces of that many steps that run as lanes of their own: a first pass
-// finds what each piece adds to its last state, powers of M join the pieces, and a second pass fills them in.
-// This doubles the arithmetic and divides the number of steps that wait for one another. M is that of the
-// packed matrix.
+// finds what each piece adds to its last state, `jump` = M^piece joins the pieces, and a second pass fills
+// them in. This doubles the arithmetic and divides the number of steps that wait for one another.
 template <typename Scalar>
 struct ScanProblem {
   Index size = 0;
@@ -27,11 +26,21 @@ struct ScanProblem {
   const Scalar* starts = nullptr;  // (lanes, size)
   std::vector<Lane> lanes;
   Packed<Scalar> packed;
-  MatrixView<const Scalar> M;
   Index piece = 0;
+  Packed<double> jump;
 };
+
+// M^piece for a scan; without data where it would be too large to be of use: then there must be no pieces.
+template <typename Scalar>
+Packed<double> jump_of(Run& run, Workspace& workspace, MatrixView<const Scalar> M, Index piece);
 
 template <typename Scalar>
 void scan(Run& run, Workspace& workspace, const ScanProblem<Scalar>& problem);
+
+// The same without pieces, as tasks that may run beside others: so many lanes make one (no bit of the result
+// depends on it), and this runs the lanes [from, to).
+Index lanes_per_task(Index lanes, int threads);
+template <typename Scalar>
+void scan_lanes(Run& run, int worker, const ScanProblem<Scalar>& problem, Index from, Index to);
 
 }  // namespace rnnbptt

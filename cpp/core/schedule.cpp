@@ -14,7 +14,9 @@ constexpr double cycles_per_call = 40;          // entering a product
 constexpr double cycles_per_lift = 3000;        // entering and leaving a lift
 constexpr double cycles_per_lift_level = 1500;  // the dozen small products of one doubling and its gradient
 constexpr double default_memory = 256.0 * 1024 * 1024;
+constexpr double cached_bytes = 1.2e6;  // rows of a window, for the second caches of a few cores
 constexpr double rows_per_window = 8192;
+constexpr double least_window = 8;  // coarse steps: each window adds the row of a start state
 constexpr Index shortest_piece = 16;
 constexpr double in_registers = 8;  // states up to this size are scanned in registers
 
@@ -120,11 +122,10 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   if (choices.piece >= 0) best.piece = choices.piece;
 
   const double L = static_cast<double>(Index{1} << best.levels);
-  // Per coarse row: inputs, outputs, states and their gradients.
-  const double row_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + 2 * h) +
-                           (sizeof(Scalar) == 4 && best.levels > 0 ? 8 * h : 0);
-  // All steps at once if they fit; else windows that stay in the caches, for each of which one state per
-  // sequence is kept and the forward pass run twice.
+  // Per coarse row: states; and inputs, outputs and gradients of states in flight.
+  const double state_bytes = sizeof(Scalar) * h;
+  const double flight_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + h) +
+                              (sizeof(Scalar) == 4 && best.levels > 0 ? 8 * h : 0);
   const double steps = ceil_div(longest, L);
   const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
   const double sums = h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0);
@@ -146,21 +147,37 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
       splits *= 2;
     return splits;
   };
-  const auto bytes = [&](double window) {
-    const double windows = ceil_div(steps, window);
-    const double block = std::min(512.0, window * B + B) * L * q;  // targets of a block
-    return (window + 1) * B * row_bytes + (windows + 2) * B * h * sizeof(double) + model_bytes +
+  const auto bytes = [&](double window, bool keep) {
+    const double windows = ceil_div(steps, window), rows = (window + 1) * B;
+    const double block = std::min(512.0, rows) * L * q;  // targets of a block
+    keep = keep && windows > 1;
+    return (keep ? 3 : 1) * rows * flight_bytes + (keep ? total / L + 2 * windows * B : rows) * state_bytes +
+           (windows + 3) * B * h * sizeof(double) + model_bytes +
            static_cast<double>(splits_for(window)) * sizeof(Scalar) * (sums + block);
   };
-  double window = steps;
-  if (bytes(steps) > limit) window = std::clamp(std::floor(rows_per_window / B), 1.0, steps);
-  while (window > 1 && bytes(window) > limit && bytes(std::floor(window / 2)) < bytes(window))
-    window = std::floor(window / 2);
+  // Windows that stay in the caches, of so many rows that they are worth a meeting of all threads and loading
+  // the weights. Their states are kept if they fit; if not, one state per sequence and window is, and the
+  // forward pass run twice.
+  double window = std::max(cached_bytes / (state_bytes + flight_bytes), std::max(512.0, 2 * h)) / B;
+  window = std::max(window, least_window);
+  window = steps < 2 * window ? steps : ceil_div(steps, std::floor(steps / window));
+  best.keep = choices.keep != 0;
+  if (choices.keep < 0 && bytes(window, true) > limit) {
+    best.keep = false;
+    window = std::clamp(std::floor(rows_per_window / B), 1.0, steps);
+    while (window > 1 && bytes(window, false) > limit &&
+           bytes(std::floor(window / 2), false) < bytes(window, false))
+      window = std::floor(window / 2);
+  }
   if (choices.window > 0) window = std::min(static_cast<double>(choices.window), steps);
   best.window = static_cast<Index>(window);
   best.splits = splits_for(window);
-  best.memory = bytes(window);
+  best.memory = bytes(window, best.keep);
   if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
+  // Beside other windows' stages the chain of a window costs no time of its own: there is no need to divide
+  // it.
+  if (choices.piece < 0 && window < steps)
+    best.piece = best.keep ? 0 : best_scan(h, B, window, best.levels > 0 ? 8 : width).piece;
 
   return best;
 }

@@ -12,14 +12,17 @@ struct Choices {
   Index window = 0;
   Index splits = 0;
   Index piece = -1;
+  int keep = -1;
   double memory_limit = 0;
 };
 
 // Everything here depends on the problem alone, never on the number of threads: so do the results, to the
 // bit.
 struct Schedule {
-  int levels = 0;     // doublings wanted: L = 2^levels time steps in one coarse step
-  Index window = 0;   // coarse steps held at once; the forward pass keeps one state per sequence and window
+  int levels = 0;    // doublings wanted: L = 2^levels time steps in one coarse step
+  Index window = 0;  // coarse steps held at once
+  bool keep =
+      true;  // whether the forward pass keeps all states, or one per sequence and window and runs twice
   Index splits = 1;   // partial sums the weight gradients are collected in, and tasks of a phase
   Index piece = 0;    // coarse steps in a lane of the scan; 0 for whole sequences
   double memory = 0;  // bytes of the largest arrays

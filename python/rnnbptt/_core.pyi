@@ -39,6 +39,7 @@ class _Problem:
         window: int,
         splits: int,
         piece: int,
+        keep: int,
         memory_limit: float,
         bias: bool,
         input_gradient: bool,
@@ -74,6 +75,7 @@ def linear_scan32(
     transpose: bool,
     s: _Array,
     piece: int,
+    keep: int,
     threads: int,
 ) -> None: ...
 def linear_scan64(
@@ -85,6 +87,7 @@ def linear_scan64(
     transpose: bool,
     s: _Array,
     piece: int,
+    keep: int,
     threads: int,
 ) -> None: ...
 def matrix_powers32(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...

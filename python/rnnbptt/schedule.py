@@ -34,7 +34,9 @@ class Schedule:
     piece : int
         Chunks in a lane of the scan; 0 where every sequence is one lane.
     windows : int
-        Stretches of time whose states are held at once; above 1 the forward pass runs twice.
+        Stretches of time that are worked on at once.
+    forward_passes : int
+        2 where the states of all windows do not fit into memory, and each window is run again; else 1.
     splits : int
         Partial sums the weight gradients are collected in: the tasks of a phase.
     threads : int
@@ -50,6 +52,7 @@ class Schedule:
     wanted_steps_per_chunk: int
     piece: int
     windows: int
+    forward_passes: int
     splits: int
     threads: int
     isa: str
@@ -77,7 +80,11 @@ class Schedule:
         if self.piece:
             lines.append(f"The recurrence runs in lanes of {self.piece} steps side by side, twice.")
         if self.windows == 1:
-            lines.append("All states are held at once.")
+            lines.append("All of it at once.")
+        elif self.forward_passes == 1:
+            lines.append(
+                f"{self.windows} windows that stay in the caches, three at a time; all states are kept."
+            )
         else:
             lines.append(f"{self.windows} windows, to save memory: the forward pass runs twice.")
         lines.append(
@@ -143,6 +150,7 @@ def explain(
         wanted_steps_per_chunk=2 ** taken["levels_wanted"],
         piece=taken["piece"],
         windows=taken["windows"],
+        forward_passes=1 if taken["windows"] == 1 or taken["keep"] else 2,
         splits=taken["splits"],
         threads=threads or get_num_threads(),
         isa=build_info()["isa"],
