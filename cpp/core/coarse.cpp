@@ -1,49 +1,55 @@
 #include "core/coarse.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace rnnbptt {
 namespace {
 
-// A float64 copy in the workspace, where kernels may read behind the ends of rows.
-template <typename Scalar>
-const double* widen(Workspace& workspace, const Scalar* A, Index n) {
-  auto* wide = workspace.take<double>(n);
-  std::copy(A, A + n, wide);
-  return wide;
+// A copy in the workspace, where kernels may read behind the ends of rows.
+template <typename Real, typename Source>
+const Real* copy_as(Workspace& workspace, const Source* A, Index n) {
+  auto* copy = workspace.take<Real>(n);
+  std::transform(A, A + n, copy, [](Source v) { return static_cast<Real>(v); });
+  return copy;
 }
 
-template <typename Scalar>
-void store_transposed(Index rows, Index columns, const double* A, Scalar* A_T) {
+template <typename Scalar, typename Source>
+void store(Index n, const Source* from, Scalar* to) {
+  if (to != nullptr) std::transform(from, from + n, to, [](Source v) { return static_cast<Scalar>(v); });
+}
+
+template <typename Scalar, typename Source>
+void store_transposed(Index rows, Index columns, const Source* A, Scalar* A_T) {
   for (Index i = 0; i < rows; ++i)
     for (Index j = 0; j < columns; ++j) A_T[j * rows + i] = static_cast<Scalar>(A[i * columns + j]);
 }
 
-template <typename Scalar>
-void store(Index n, const double* from, Scalar* to) {
-  if (to != nullptr) std::transform(from, from + n, to, [](double v) { return static_cast<Scalar>(v); });
-}
-
 }  // namespace
 
-template <typename Scalar>
-Coarsening<Scalar>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
-                               const Params<const Scalar>& params, int levels, bool input_gradient)
+template <typename Scalar, typename Real>
+Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
+                                     const Params<const Scalar>& params,
+                                     const std::vector<const double*>& squares, bool input_gradient)
     : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
   model_.h = shape.h;
-  if (levels > 0) build_lifted(run, params, levels, input_gradient);
-  if (!model_.lifted) build_plain(params, input_gradient);
+  if (squares.size() > 1)
+    build_lifted(run, params, squares, input_gradient);
+  else if constexpr (std::same_as<Scalar, Real>)
+    build_plain(params, input_gradient);
 }
 
-template <typename Scalar>
-void Coarsening<Scalar>::build_plain(const Params<const Scalar>& params, bool input_gradient) {
+template <typename Scalar, typename Real>
+void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, bool input_gradient)
+  requires std::same_as<Scalar, Real>
+{
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const MatrixView<const Scalar> W_hx{params.W_hx, h, d, d}, W_hh{params.W_hh, h, h, h},
       W_qh{params.W_qh, q, h, h}, W_qx{params.W_qx, q, d, d};
   model_.L = 1;
   model_.inputs = d;
   model_.outputs = q;
-  model_.A_plain = W_hh;
+  model_.A_view = W_hh;
   model_.A = pack<Scalar>(workspace_, W_hh);
   model_.A_T = pack<Scalar>(workspace_, W_hh.transposed());
   model_.Ctrl_T = pack<Scalar>(workspace_, W_hx.transposed());
@@ -59,64 +65,63 @@ void Coarsening<Scalar>::build_plain(const Params<const Scalar>& params, bool in
   model_.bias_o = params.b_q;
 }
 
-template <typename Scalar>
-void Coarsening<Scalar>::build_lifted(Run& run, const Params<const Scalar>& params, int levels,
-                                      bool input_gradient) {
+template <typename Scalar, typename Real>
+void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>& params,
+                                            const std::vector<const double*>& squares, bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const Index inputs = d + (bias_ ? 1 : 0);
-  constexpr bool is_double = sizeof(Scalar) == sizeof(double);
-  auto* B_columns = workspace_.take<double>(inputs * h);
+  auto* B_columns = workspace_.take<Real>(inputs * h);
   for (Index i = 0; i < h; ++i)
-    for (Index j = 0; j < d; ++j) B_columns[j * h + i] = static_cast<double>(params.W_hx[i * d + j]);
+    for (Index j = 0; j < d; ++j) B_columns[j * h + i] = static_cast<Real>(params.W_hx[i * d + j]);
   if (bias_) std::copy(params.b_h, params.b_h + h, B_columns + d * h);
-  lift_ = lift(run, workspace_, h, inputs, q, levels, widen(workspace_, params.W_hh, h * h), B_columns,
-               widen(workspace_, params.W_qh, q * h), is_double);
+  std::vector<const Real*> powers;
+  for (const double* square : squares)
+    if constexpr (sizeof(Real) == sizeof(double))
+      powers.push_back(square);
+    else
+      powers.push_back(copy_as<Real>(workspace_, square, h * h));
+  lift_ = lift<Real>(run, workspace_, h, inputs, q, std::move(powers), B_columns,
+                     copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
-  if (L == 1) return;  // its powers grow too fast: stay with the plain model
   model_.L = L;
   model_.lifted = true;
   model_.inputs = L * d;
   model_.outputs = L * q;
 
-  const MatrixView<const double> A{lift_.powers.back(), h, h, h};
-  if constexpr (is_double) {
-    model_.A = pack<double>(workspace_, A);
-    model_.A_T = pack<double>(workspace_, A.transposed());
-  } else {
-    model_.A_wide = pack<double>(workspace_, A);
-    model_.A_T_wide = pack<double>(workspace_, A.transposed());
-  }
-  model_.A_lifted = A;
+  const MatrixView<const Real> A{lift_.powers.back(), h, h, h};
+  model_.A = pack<Real>(workspace_, A);
+  model_.A_T = pack<Real>(workspace_, A.transposed());
+  model_.A_view = A;
 
   // Ctrl^T: input i of step j acts through lag L - 1 - j.
-  auto* ctrl_T = workspace_.take<double>(L * d * h);
+  auto* ctrl_T = workspace_.take<Real>(L * d * h);
   for (Index j = 0; j < L; ++j) {
-    const double* lag = lift_.inputs_by_lag + (L - 1 - j) * inputs * h;
+    const Real* lag = lift_.inputs_by_lag + (L - 1 - j) * inputs * h;
     std::copy(lag, lag + d * h, ctrl_T + j * d * h);
   }
-  const MatrixView<const double> Ctrl_T{ctrl_T, L * d, h, h};
+  const MatrixView<const Real> Ctrl_T{ctrl_T, L * d, h, h};
   model_.Ctrl_T = pack<Scalar>(workspace_, Ctrl_T);
-  const MatrixView<const double> Obs{lift_.outputs_by_step, L * q, h, h};
+  const MatrixView<const Real> Obs{lift_.outputs_by_step, L * q, h, h};
   model_.Obs = pack<Scalar>(workspace_, Obs);
   model_.Obs_T = pack<Scalar>(workspace_, Obs.transposed());
 
   // Direct^T: input i of step j on output m of step k >= j through Markov parameter k - j, and W_qx at k = j.
-  auto* direct_T = workspace_.take<double>(L * d * L * q);
-  std::fill(direct_T, direct_T + L * d * L * q, 0.0);
+  auto* direct_T = workspace_.take<Real>(L * d * L * q);
+  std::fill(direct_T, direct_T + L * d * L * q, Real{0});
   for (Index j = 0; j < L; ++j)
     for (Index i = 0; i < d; ++i) {
-      double* row = direct_T + (j * d + i) * L * q;
+      Real* row = direct_T + (j * d + i) * L * q;
       for (Index k = j; k < L; ++k)
         for (Index m = 0; m < q; ++m) row[k * q + m] = lift_.markov[m * L * inputs + (k - j) * inputs + i];
       if (params.W_qx != nullptr)
-        for (Index m = 0; m < q; ++m) row[j * q + m] += static_cast<double>(params.W_qx[m * d + i]);
+        for (Index m = 0; m < q; ++m) row[j * q + m] += static_cast<Real>(params.W_qx[m * d + i]);
     }
   // Bands of a panel or more: narrower ones would waste the vectors they save on.
   Index bands = std::min<Index>(L, 4);
   while (bands > 1 && L * q / bands < kernels::table().of<Scalar>().panel_columns) bands /= 2;
   for (Index band = 0; band < bands; ++band) {
     const Index first = band * (L / bands), end = first + L / bands;
-    const MatrixView<const double> part{direct_T + first * q, end * d, (end - first) * q, L * q};
+    const MatrixView<const Real> part{direct_T + first * q, end * d, (end - first) * q, L * q};
     DirectBand<Scalar> result{first * q, part.columns, part.rows, pack<Scalar>(workspace_, part), {}};
     if (input_gradient) result.straight = pack<Scalar>(workspace_, part.transposed());
     model_.direct.push_back(result);
@@ -146,16 +151,16 @@ void Coarsening<Scalar>::build_lifted(Run& run, const Params<const Scalar>& para
   }
 }
 
-template <typename Scalar>
-Index Coarsening<Scalar>::sums_size() const {
+template <typename Scalar, typename Real>
+Index Coarsening<Scalar, Real>::sums_size() const {
   const Index all = model_.h * model_.h + model_.inputs * model_.h + model_.outputs * model_.h +
                     model_.outputs * model_.inputs;
   return (all + 15) / 16 * 16;
 }
 
-template <typename Scalar>
-CoarseGradients<Scalar> Coarsening<Scalar>::sums(const Params<Scalar>& wanted, Scalar* memory,
-                                                 double* biases) const {
+template <typename Scalar, typename Real>
+CoarseGradients<Scalar> Coarsening<Scalar, Real>::sums(const Params<Scalar>& wanted, Scalar* memory,
+                                                       double* biases) const {
   CoarseGradients<Scalar> result;
   const auto part = [&](bool want, Index count) {
     Scalar* start = memory;
@@ -174,9 +179,9 @@ CoarseGradients<Scalar> Coarsening<Scalar>::sums(const Params<Scalar>& wanted, S
   return result;
 }
 
-template <typename Scalar>
-void Coarsening<Scalar>::collect(Run& run, const CoarseGradients<Scalar>& sums,
-                                 const Params<Scalar>& gradients) {
+template <typename Scalar, typename Real>
+void Coarsening<Scalar, Real>::collect(Run& run, const CoarseGradients<Scalar>& sums,
+                                       const Params<Scalar>& gradients) {
   if (model_.lifted) return collect_lifted(run, sums, gradients);
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const auto copy = [](Index n, const Scalar* from, Scalar* to) {
@@ -192,34 +197,34 @@ void Coarsening<Scalar>::collect(Run& run, const CoarseGradients<Scalar>& sums,
       for (Index j = 0; j < h; ++j) gradients.W_hx[j * d + i] = sums.Ctrl_T[i * h + j];
 }
 
-template <typename Scalar>
-void Coarsening<Scalar>::collect_lifted(Run& run, const CoarseGradients<Scalar>& sums,
-                                        const Params<Scalar>& gradients) {
+template <typename Scalar, typename Real>
+void Coarsening<Scalar, Real>::collect_lifted(Run& run, const CoarseGradients<Scalar>& sums,
+                                              const Params<Scalar>& gradients) {
   if (sums.A == nullptr) return;
   const Index d = shape_.d, h = shape_.h, q = shape_.q, L = lift_.steps, inputs = lift_.inputs;
-  LiftGradients blocks{workspace_.take<double>(h * h), workspace_.take<double>(L * inputs * h),
-                       workspace_.take<double>(L * q * h), workspace_.take<double>(q * L * inputs)};
+  LiftGradients<Real> blocks{workspace_.take<Real>(h * h), workspace_.take<Real>(L * inputs * h),
+                             workspace_.take<Real>(L * q * h), workspace_.take<Real>(q * L * inputs)};
   std::copy(sums.A, sums.A + h * h, blocks.power);
   std::copy(sums.Obs, sums.Obs + L * q * h, blocks.outputs_by_step);
   for (Index j = 0; j < L; ++j) {
-    double* lag = blocks.inputs_by_lag + (L - 1 - j) * inputs * h;
+    Real* lag = blocks.inputs_by_lag + (L - 1 - j) * inputs * h;
     std::copy(sums.Ctrl_T + j * d * h, sums.Ctrl_T + (j + 1) * d * h, lag);
-    if (bias_) std::copy(sums.bias_s, sums.bias_s + h, lag + d * h);
+    if (bias_) store(h, sums.bias_s, lag + d * h);
   }
   for (Index m = 0; m < q; ++m) {
-    double* row = blocks.markov + m * L * inputs;
-    std::fill(row, row + L * inputs, 0.0);
+    Real* row = blocks.markov + m * L * inputs;
+    std::fill(row, row + L * inputs, Real{0});
     for (Index k = 0; k < L; ++k)
       for (Index j = 0; j <= k; ++j)
         for (Index i = 0; i < d; ++i)
-          row[(k - j) * inputs + i] += static_cast<double>(sums.Direct[(k * q + m) * L * d + j * d + i]);
+          row[(k - j) * inputs + i] += static_cast<Real>(sums.Direct[(k * q + m) * L * d + j * d + i]);
     if (gradients.W_qx != nullptr)
       for (Index i = 0; i < d; ++i) gradients.W_qx[m * d + i] = static_cast<Scalar>(row[i]);
     if (bias_) {
       double sum = 0;  // the bias acts at lag k on every output from step k on
       for (Index k = L - 1; k >= 0; --k) {
         sum += sums.bias_o[k * q + m];
-        row[k * inputs + d] = sum;
+        row[k * inputs + d] = static_cast<Real>(sum);
       }
     }
     if (gradients.b_q != nullptr) {
@@ -228,17 +233,18 @@ void Coarsening<Scalar>::collect_lifted(Run& run, const CoarseGradients<Scalar>&
       gradients.b_q[m] = static_cast<Scalar>(sum);
     }
   }
-  auto* d_W = workspace_.take<double>(h * h);
-  auto* d_B_columns = workspace_.take<double>(inputs * h);
-  auto* d_C = workspace_.take<double>(q * h);
-  pull_back(run, workspace_, lift_, blocks, d_W, d_B_columns, d_C);
+  auto* d_W = workspace_.take<Real>(h * h);
+  auto* d_B_columns = workspace_.take<Real>(inputs * h);
+  auto* d_C = workspace_.take<Real>(q * h);
+  pull_back<Real>(run, workspace_, lift_, blocks, d_W, d_B_columns, d_C);
   store(h * h, d_W, gradients.W_hh);
   store(q * h, d_C, gradients.W_qh);
   if (gradients.W_hx != nullptr) store_transposed(d, h, d_B_columns, gradients.W_hx);
   if (bias_) store(h, d_B_columns + d * h, gradients.b_h);
 }
 
-template class Coarsening<float>;
-template class Coarsening<double>;
+template class Coarsening<float, float>;
+template class Coarsening<float, double>;
+template class Coarsening<double, double>;
 
 }  // namespace rnnbptt

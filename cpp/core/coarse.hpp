@@ -4,6 +4,7 @@
 //   o_c = Obs s + Direct x_c + bias_o     with s = s_c for L = 1, s = s_{c-1} for a lift
 #pragma once
 
+#include <concepts>
 #include <vector>
 
 #include "core/lift.hpp"
@@ -21,7 +22,8 @@ struct DirectBand {
   Packed<Scalar> straight;    // (outputs, inputs): for gradients with respect to inputs only
 };
 
-template <typename Scalar>
+// A lift, and states between its steps, are computed in `Real`; a plain model in `Scalar` throughout.
+template <typename Scalar, typename Real>
 struct CoarseModel {
   Index L = 1;
   Index h = 0, inputs = 0, outputs = 0;
@@ -29,10 +31,8 @@ struct CoarseModel {
   std::vector<DirectBand<Scalar>> direct;
 
   // Right factors of the products with rows of states, inputs and output gradients.
-  Packed<Scalar> A_T, A;              // plain recurrence, forward and backward
-  Packed<double> A_T_wide, A_wide;    // the same in float64, for the lift of a float32 model
-  MatrixView<const Scalar> A_plain;   // where A lies: of a plain model,
-  MatrixView<const double> A_lifted;  // and of a lifted one
+  Packed<Real> A_T, A;
+  MatrixView<const Real> A_view;
   Packed<Scalar> Ctrl_T, Obs_T, Obs;
   Packed<Scalar> Ctrl;  // for gradients with respect to inputs only
   const Scalar* bias_s = nullptr;
@@ -50,14 +50,15 @@ struct CoarseGradients {
   double* bias_o = nullptr;  // (outputs,)
 };
 
-// Builds the coarse model and turns sums over its rows into gradients of the parameters.
-template <typename Scalar>
+// Builds the coarse model, from the squares of W_hh or plain from none, and turns sums over its rows into
+// gradients of the parameters.
+template <typename Scalar, typename Real>
 class Coarsening {
  public:
   Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             int levels, bool input_gradient);
+             const std::vector<const double*>& squares, bool input_gradient);
 
-  const CoarseModel<Scalar>& model() const { return model_; }
+  const CoarseModel<Scalar, Real>& model() const { return model_; }
 
   // One set of sums for the parameters that `wanted` asks for takes sums_size() scalars and biases_size()
   // doubles.
@@ -68,15 +69,17 @@ class Coarsening {
   void collect(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
  private:
-  void build_plain(const Params<const Scalar>& params, bool input_gradient);
-  void build_lifted(Run& run, const Params<const Scalar>& params, int levels, bool input_gradient);
+  void build_plain(const Params<const Scalar>& params, bool input_gradient)
+    requires std::same_as<Scalar, Real>;
+  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<const double*>& squares,
+                    bool input_gradient);
   void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
   Workspace& workspace_;
   Shape shape_;
   bool bias_;
-  CoarseModel<Scalar> model_;
-  Lift lift_;
+  CoarseModel<Scalar, Real> model_;
+  Lift<Real> lift_;
 };
 
 }  // namespace rnnbptt

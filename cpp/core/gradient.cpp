@@ -28,7 +28,7 @@ Index padded(Index n) {
 }
 
 // One gradient. States and their gradients g are carried in `State`: the scalar type of the problem, or
-// float64 for the lift of a float32 model. Rows are those of rows.hpp.
+// float64 for the lift of a float32 model whose powers do not decay. Rows are those of rows.hpp.
 //
 // Time runs in windows small enough for the caches, and a window through five stages: inputs and chain
 // forwards; outputs, chain and sums backwards. The two chains pass from window to window; all else is free.
@@ -37,7 +37,7 @@ template <typename Scalar, typename State>
 class Sweep {
  public:
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
-        const Schedule& schedule, Coarsening<Scalar>& coarsening)
+        const Schedule& schedule, Coarsening<Scalar, State>& coarsening)
       : run_(run),
         workspace_(workspace),
         problem_(problem),
@@ -177,9 +177,8 @@ class Sweep {
     std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
     losses_ = workspace_.take<double>(schedule_.splits);
     if (schedule_.piece > 0 && std::min(length_, steps) > schedule_.piece) {
-      const auto A = matrix_of_states();
-      jump_T_ = jump_of(run_, workspace_, A.transposed(), schedule_.piece);
-      if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, A, schedule_.piece);
+      jump_T_ = jump_of(run_, workspace_, model_.A_view.transposed(), schedule_.piece);
+      if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, model_.A_view, schedule_.piece);
     }
     if (problem_.y && problem_.loss != Loss::given)
       targets_ = workspace_.take<Scalar>(schedule_.splits * block_ * o_row_);
@@ -432,13 +431,11 @@ class Sweep {
 
   void begin_chain(Rows& rows, Scalar* of, bool forward) {
     chained_ = of;
-    if constexpr (is_wide) {
+    if constexpr (is_wide)
       chain_.base = rows.wide;
-      chain_.packed = forward ? model_.A_T_wide : model_.A_wide;
-    } else {
+    else
       chain_.base = of;
-      chain_.packed = forward ? model_.A_T : model_.A;
-    }
+    chain_.packed = forward ? model_.A_T : model_.A;
     chain_.size = h_;
     chain_.step = forward ? chain_row() : -chain_row();
     chain_.starts = lane_starts_;
@@ -496,15 +493,6 @@ class Sweep {
       }
   }
 
-  MatrixView<const State> matrix_of_states() const {
-    if constexpr (sizeof(State) == sizeof(double))
-      if (model_.lifted) return model_.A_lifted;
-    if constexpr (is_wide)
-      return {};
-    else
-      return model_.A_plain;
-  }
-
   template <typename Value>
   static void add_rows(Index rows, const Value* A, Index row, Index n, double* sum) {
     for (Index r = 0; r < rows; ++r)
@@ -521,8 +509,8 @@ class Sweep {
   const Problem<Scalar>& problem_;
   const Gradients<Scalar>& gradients_;
   const Schedule& schedule_;
-  Coarsening<Scalar>& coarsening_;
-  const CoarseModel<Scalar>& model_;
+  Coarsening<Scalar, State>& coarsening_;
+  const CoarseModel<Scalar, State>& model_;
   const Index h_, B_;
 
   bool leaked_ = false;
@@ -555,30 +543,39 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
                 Taken* taken) {
   workspace.reset();
   Taken report;
-  Coarsening<Scalar> coarsening(run, workspace, problem.shape, params, schedule.levels,
-                                static_cast<bool>(gradients.x));
+  constexpr bool is_double = sizeof(Scalar) == sizeof(double);
+  Squares squares;
+  if (schedule.levels > 0) {
+    const Index h = problem.shape.h;
+    auto* W_hh = workspace.take<double>(h * h);
+    std::copy(params.W_hh, params.W_hh + h * h, W_hh);
+    squares = repeated_squares(run, workspace, h, W_hh, schedule.levels, is_double);
+  }
+  const int levels = squares.powers.empty() ? 0 : static_cast<int>(squares.powers.size()) - 1;
+  const bool bias = params.b_h != nullptr;
   Schedule followed = schedule;
-  if (coarsening.model().L != Index{1} << schedule.levels) {
+  if (levels < schedule.levels) {
     // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
-    followed.choices.levels = 0;
-    while (Index{1} << followed.choices.levels < coarsening.model().L) ++followed.choices.levels;
-    followed = plan(problem, params.b_h != nullptr, static_cast<bool>(gradients.x), followed.choices);
+    followed.choices.levels = levels;
+    followed = plan(problem, bias, static_cast<bool>(gradients.x), followed.choices);
   }
   double loss = 0;
   bool leaked = false;
-  const auto sweep_as = [&](auto state) {
-    Sweep<Scalar, decltype(state)> sweep(run, workspace, problem, gradients, followed, coarsening);
+  const auto sweep_in = [&](auto state) {
+    using State = decltype(state);
+    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, squares.powers,
+                                         static_cast<bool>(gradients.x));
+    Sweep<Scalar, State> sweep(run, workspace, problem, gradients, followed, coarsening);
     loss = sweep(report);
     leaked = sweep.leaked();
   };
-  if (coarsening.model().lifted)
-    sweep_as(double{});
+  if (levels > 0 && !squares.forgetting)
+    sweep_in(double{});
   else
-    sweep_as(Scalar{});
+    sweep_in(Scalar{});
   if (leaked) {
     Choices plain = schedule.choices;
     plain.levels = 0;
-    const bool bias = params.b_h != nullptr;
     return gradient(run, workspace, params, problem, gradients, plan(problem, bias, true, plain), taken);
   }
   report.schedule = followed;

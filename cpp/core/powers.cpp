@@ -12,6 +12,9 @@ namespace {
 constexpr double largest_norm = 1024;
 // A power that shrinks states by this factor forgets errors as fast as they come.
 constexpr double forgetting_rate = 0.75;
+// Squares may lose this factor beyond what those of a matrix with orthogonal columns lose, and still be exact
+// enough to be used in the precision of the states.
+constexpr double largest_cancellation = 4;
 
 double frobenius(Index n, const double* A) {
   double sums[8] = {};  // side by side, not one waiting for the other
@@ -80,9 +83,9 @@ Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
   const Workspace::Mark mark = workspace.mark();
   const Slices a = slice(workspace, h, A, false);
   const Slices b = slice(workspace, h, B, true);
-  multiply_wide(run, workspace, {a.leading, h, h, h}, {b.leading, h, h, h}, nullptr, high);
-  multiply_wide(run, workspace, {a.leading, h, h, h}, {b.rest, h, h, h}, nullptr, low);
-  multiply_wide(run, workspace, {a.rest, h, h, h}, {B.high, h, h, h}, low, low);
+  multiply_strided<double>(run, workspace, {a.leading, h, h, h}, {b.leading, h, h, h}, nullptr, high);
+  multiply_strided<double>(run, workspace, {a.leading, h, h, h}, {b.rest, h, h, h}, nullptr, low);
+  multiply_strided<double>(run, workspace, {a.rest, h, h, h}, {B.high, h, h, h}, low, low);
   for (Index i = 0; i < h * h; ++i) {
     const double sum = high[i] + low[i];
     const double part = sum - high[i];
@@ -95,7 +98,7 @@ Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
 
 Sum multiply_plain(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
   auto* product = workspace.take<double>(h * h);
-  multiply_wide(run, workspace, {A.high, h, h, h}, {B.high, h, h, h}, nullptr, product);
+  multiply_strided<double>(run, workspace, {A.high, h, h, h}, {B.high, h, h, h}, nullptr, product);
   return {product, nullptr};
 }
 
@@ -122,7 +125,7 @@ double growth_rate(Run& run, Workspace& workspace, Index h, const double* P) {
     v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
   double rate = 1, before = frobenius(h, v);
   for (int step = 0; step < settling + measured; ++step) {
-    multiply_wide(run, workspace, {v, 1, h, h}, {P, h, h, h}, nullptr, next);
+    multiply_strided<double>(run, workspace, {v, 1, h, h}, {P, h, h, h}, nullptr, next);
     const double after = frobenius(h, next);
     if (!(after > 0)) return 0;
     if (step >= settling) rate *= after / before;
@@ -139,6 +142,16 @@ std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, cons
   if (exact && result.size() > 1 && growth_rate(run, workspace, h, result.back().high) > forgetting_rate)
     result = squares(run, workspace, h, W, static_cast<int>(result.size()) - 1, true);
   return result;
+}
+
+// Whether nothing cancels in the squares: of matrices of orthogonal columns the ratio is sqrt(h).
+bool well_conditioned(Index h, const std::vector<Sum>& squares) {
+  const double most = largest_cancellation * std::sqrt(static_cast<double>(h));
+  for (std::size_t i = 0; i + 1 < squares.size(); ++i) {
+    const double norm = frobenius(h * h, squares[i].high);
+    if (!(norm * norm <= most * frobenius(h * h, squares[i + 1].high))) return false;
+  }
+  return true;
 }
 
 // A matrix times a power of two.
@@ -204,10 +217,13 @@ void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Ind
   }
 }
 
-std::vector<const double*> repeated_squares(Run& run, Workspace& workspace, Index h, const double* W,
-                                            int levels, bool exact) {
-  std::vector<const double*> result;
-  for (const Sum& P : squares_as_needed(run, workspace, h, W, levels, exact)) result.push_back(P.high);
+Squares repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
+  const std::vector<Sum> squares = squares_as_needed(run, workspace, h, W, levels, exact);
+  Squares result;
+  for (const Sum& P : squares) result.powers.push_back(P.high);
+  if (!exact)
+    result.forgetting = growth_rate(run, workspace, h, squares.back().high) <= forgetting_rate &&
+                        well_conditioned(h, squares);
   return result;
 }
 

@@ -14,11 +14,19 @@
 
 namespace rnnbptt {
 
-// W^1, W^2, W^4, ..., W^(2^levels): (h, h) each. Ends early, before the first power so large that carrying it
-// costs accuracy, or that overflows. `exact` asks for powers right to the last bit where they do not decay by
+// W^1, W^2, W^4, ..., each (h, h).
+struct Squares {
+  std::vector<const double*> powers;
+  // Whether the last power forgets errors as fast as they come and nothing cancelled on the way, so that
+  // float32 models may carry it, and states between its applications, in float32. Only for squares that are
+  // not exact.
+  bool forgetting = false;
+};
+
+// Squares W up to `levels` times; ends early, before the first power so large that carrying it costs
+// accuracy, or that overflows. `exact` asks for powers right to the last bit where they do not decay by
 // themselves.
-std::vector<const double*> repeated_squares(Run& run, Workspace& workspace, Index h, const double* W,
-                                            int levels, bool exact);
+Squares repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact);
 
 // W^n for n >= 1, or null where the squares on the way end early.
 const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);

@@ -75,10 +75,11 @@ namespace {
 // product.
 constexpr Index tiny = 160;
 
-void multiply_tiny(MatrixView<const double> A, MatrixView<const double> B, const double* init, double* C) {
+template <typename Real>
+void multiply_tiny(MatrixView<const Real> A, MatrixView<const Real> B, const Real* init, Real* C) {
   for (Index i = 0; i < A.rows; ++i)
     for (Index j = 0; j < B.columns; ++j) {
-      double sum = 0;
+      Real sum = 0;
       for (Index k = 0; k < A.columns; ++k)
         sum += A.data[i * A.row + k * A.column] * B.data[k * B.row + j * B.column];
       const Index at = i * B.columns + j;
@@ -88,13 +89,14 @@ void multiply_tiny(MatrixView<const double> A, MatrixView<const double> B, const
 
 }  // namespace
 
-void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, MatrixView<const double> B,
-                   const double* init, double* C) {
+template <typename Real>
+void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, MatrixView<const Real> B,
+                      const Real* init, Real* C) {
   const Index n = B.columns;
   if (A.rows * A.columns * n <= tiny) return multiply_tiny(A, B, init, C);
   const Workspace::Mark mark = workspace.mark();
-  const auto& kernel = kernels::table().of<double>();
-  kernels::Product<double> whole;
+  const auto& kernel = kernels::table().of<Real>();
+  kernels::Product<Real> whole;
   whole.depth = A.columns;
   whole.columns = n;
   whole.a_depth = A.column;
@@ -105,13 +107,13 @@ void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, M
     whole.b_depth = B.row;
     whole.b_panel = kernel.panel_columns;
   } else {
-    const Packed<double> packed = pack<double>(workspace, B);
+    const Packed<Real> packed = pack<Real>(workspace, B);
     whole.b = packed.data;
     whole.b_depth = kernel.panel_columns;
     whole.b_panel = packed.panel;
   }
   const auto rows_of = [&](Index from, Index count) {
-    kernels::Product<double> p = whole;
+    kernels::Product<Real> p = whole;
     p.rows = count;
     p.a = {A.data + from * A.row, A.row, nullptr};
     if (init != nullptr) p.init = {init + from * n, n, nullptr};
@@ -127,6 +129,10 @@ void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, M
   workspace.release_to(mark);
 }
 
+template void multiply_strided(Run&, Workspace&, MatrixView<const float>, MatrixView<const float>,
+                               const float*, float*);
+template void multiply_strided(Run&, Workspace&, MatrixView<const double>, MatrixView<const double>,
+                               const double*, double*);
 template Packed<float> pack(Workspace&, MatrixView<const float>);
 template Packed<float> pack(Workspace&, MatrixView<const double>);
 template Packed<double> pack(Workspace&, MatrixView<const double>);

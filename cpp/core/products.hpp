@@ -31,9 +31,10 @@ template <typename Scalar>
 void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
                Scalar* C, Index c_row);
 
-// C = init + A B in float64 for any strides of A and B, over threads where it pays; C and init are contiguous
-// rows. B must lie in a workspace: kernels read behind the ends of its rows.
-void multiply_wide(Run& run, Workspace& workspace, MatrixView<const double> A, MatrixView<const double> B,
-                   const double* init, double* C);
+// C = init + A B for any strides of A and B, over threads where it pays; C and init are contiguous rows. B
+// must lie in a workspace: kernels read behind the ends of its rows.
+template <typename Real>
+void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, MatrixView<const Real> B,
+                      const Real* init, Real* C);
 
 }  // namespace rnnbptt
