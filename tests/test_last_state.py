@@ -10,7 +10,7 @@ import pytest
 import rnnbptt
 from problems import SCALARS, Array, Scalar, assert_same
 from rnnbptt import Gradients, Params, reference
-from rnnbptt.dataset import Dataset
+from rnnbptt.dataset import Backflow, Dataset
 from tolerances import FORMS, gradient_bound, relative_error
 
 
@@ -61,7 +61,7 @@ class Question:
 
     def engine(self, lengths: Array | None = None, /, **schedule: int) -> tuple[Gradients, dict[str, Any]]:
         dataset = Dataset(self.params, self.x, self.h0, lengths=lengths, wrt=self.wrt)
-        problem = dataset.pose("given", self.d_o, self.d_hT, **schedule)
+        problem = dataset.pose("given", self.d_o, Backflow(d_hT=self.d_hT), **schedule)
         return dataset.gradients(problem, self.params, 2)[1], problem.taken()
 
     @property

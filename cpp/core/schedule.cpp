@@ -65,10 +65,14 @@ Scanned best_scan(double h, double lanes, double steps, double width) {
 }
 
 // The most levels of a lift. A chunk that goes on behind the end of its sequence has lost the last state, the
-// one that a gradient from what follows would enter at: then L must divide every length.
+// one that a gradient from what follows would enter at: then L must divide every length. Gradients can be cut
+// between chunks only.
 template <typename Scalar>
 int levels_allowed(const Problem<Scalar>& problem) {
+  if (problem.cuts != nullptr || problem.flow != 1) return 0;
   int levels = most_levels;
+  if (problem.block > 0)
+    while (problem.block % (Index{1} << levels) != 0) --levels;
   if (problem.d_hT != nullptr)
     for (Index b = 0; b < problem.shape.B; ++b)
       while (problem.length(b) % (Index{1} << levels) != 0) --levels;
