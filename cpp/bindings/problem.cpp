@@ -47,17 +47,21 @@ class BoundProblem {
   }
 
   // Fills the arrays of `gradients` (six parameters, h0, x, o; None where not wanted) and returns the loss.
-  double gradient(const py::tuple& weights, const py::tuple& gradients, int threads) {
+  // With `shift` > 0 the gradients for d_o of that many steps later go to `shifted`, six parameters.
+  double gradient(const py::tuple& weights, const py::tuple& gradients, Index shift, const py::tuple& shifted,
+                  int threads) {
     const Shape& s = problem_.shape;
     if (gradients.size() != 9) misfit("gradients");
     Gradients<Scalar> to;
-    to.params = {
-        output<Scalar>(gradients[0], "d_W_hx", s.h * s.d), output<Scalar>(gradients[1], "d_W_hh", s.h * s.h),
-        output<Scalar>(gradients[2], "d_W_qh", s.q * s.h), output<Scalar>(gradients[3], "d_b_h", s.h),
-        output<Scalar>(gradients[4], "d_b_q", s.q),        output<Scalar>(gradients[5], "d_W_qx", s.q * s.d)};
+    to.params = outputs(gradients);
     to.h0 = output<Scalar>(gradients[6], "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(gradients[7], "d_x", s.T, s.B, s.d);
-    to.o = output_sequence<Scalar>(gradients[8], "d_o", s.T, s.B, s.q);
+    to.o = output_sequence<Scalar>(gradients[8], "d_o", s.T + shift, s.B, s.q);
+    to.shift = shift;
+    if (shift > 0) {
+      if (!to.o || shifted.size() != 6) misfit("shifted");
+      to.shifted = outputs(shifted);
+    }
     return compute(params<Scalar>(weights, s), to, threads);
   }
 
@@ -107,6 +111,13 @@ class BoundProblem {
   }
 
  private:
+  Params<Scalar> outputs(const py::tuple& to) const {
+    const Shape& s = problem_.shape;
+    return {output<Scalar>(to[0], "d_W_hx", s.h * s.d), output<Scalar>(to[1], "d_W_hh", s.h * s.h),
+            output<Scalar>(to[2], "d_W_qh", s.q * s.h), output<Scalar>(to[3], "d_b_h", s.h),
+            output<Scalar>(to[4], "d_b_q", s.q),        output<Scalar>(to[5], "d_W_qx", s.q * s.d)};
+  }
+
   double compute(const Params<const Scalar>& weights, const Gradients<Scalar>& to, int threads) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
@@ -140,7 +151,8 @@ void register_as(py::module_& module, const char* name) {
            py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("cuts"),
            py::arg("flow"), py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"),
            py::arg("piece"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
-      .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
+      .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("shift"),
+           py::arg("shifted"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);
 }

@@ -195,7 +195,7 @@ class Objective:
         return loss, np.concatenate(parts)
 
     def _bind(self, params: Params) -> tuple[Dataset, NDArray[Any] | None, _core.Problem | None]:
-        """Return data and targets checked against parameters of this kind, and what the extension made of them.
+        """Return data and targets checked against parameters of this kind, and what the extension made of it.
 
         The extension is told at each call where the loss is a function or the truncation drawn.
         """

@@ -86,6 +86,11 @@ struct Gradients {
   Scalar* h0 = nullptr;    // (B, h)
   SequenceView<Scalar> x;  // (T, B, d)
   SequenceView<Scalar> o;  // (T, B, q)
+
+  // The same for the same states, had d_o come `shift` steps earlier: read from `o`, which then has `shift`
+  // more steps, and all of which is zero before the call.
+  Index shift = 0;
+  Params<Scalar> shifted;
 };
 
 }  // namespace rnnbptt
