@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ._validate import FloatArray, IntArray
 
-#: Norm up to which a power of W_hh counts as forgetting: what lies behind it weighs less than what lies before.
+#: Norm up to which a power of W_hh forgets: what lies behind it weighs less than what lies before.
 FORGETS = 0.5
 #: The gradients of weights that depend on ``g_t``.
 WEIGHTS = ("W_hx", "W_hh", "b_h")
@@ -102,7 +102,7 @@ def _whole(
         loss, gradients = dataset.gradients(problem, params, threads, later[:T])
     for name, g in zip(wanted, beyond, strict=True):
         if g is not None:
-            _subtract(getattr(gradients, name), power.T @ g)
+            _subtract(getattr(gradients, name), _back(power, g, threads))
     if gradients.x is not None and tau < T:
         lengths = None if dataset.lengths is None else np.maximum(dataset.lengths - tau, 0)
         part = _Part(dataset.inputs[: T - tau], dataset.start, lengths, dataset.memory_limit, threads)
@@ -158,7 +158,7 @@ def _in_blocks(
     later = lanes(d_o, tau)
     wanted = dataset.wrt.intersection(WEIGHTS)
     for name, g in part.pull(params, later, wanted).items() if wanted else ():
-        _subtract(found[name], power.T @ g)
+        _subtract(found[name], _back(power, g, threads))
     if "h0" in found:
         found["h0"] = np.zeros((B, h) if dataset.batched else h, params.dtype)
     if "x" in found:
@@ -226,42 +226,57 @@ def _power(W: FloatArray, k: int, threads: int) -> NDArray[np.float64]:
 
 
 def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple[NDArray[np.float64], int]:
-    """Return ``W^tau``, and how many steps a block may have: `steps` or more for all, else a power of two."""
-    square = W.astype(np.float64)
-    power = np.eye(len(W))
-    squares = [square]
+    """Return ``W^tau``, and how many steps a block may have: `steps` for all, or a power of two."""
+    squares = [np.ascontiguousarray(W, np.float64)]
+    factors = []
     for bit in range(tau.bit_length()):
         if bit:
-            square = square @ square
-            squares.append(square)
+            squares.append(_product(squares[-1], squares[-1], threads))
         if tau >> bit & 1:
-            power = power @ square
+            factors.append(squares[-1])
+    power = factors[0]
+    for factor in factors[1:]:
+        power = _product(power, factor, threads)
     if np.linalg.norm(power) <= FORGETS:
         return power, steps
     # It is to be right to the last bit, since it acts on all that lies beyond the window.
     power = _power(W, tau, threads)
-    beyond = _norm(power)
-    # Sums of the norms of W^0 .. W^(n-1), at n = 1, 2, 4, ...: what lags up to n amount to.
-    norms, amounts = [_norm(squares[0])], [1.0]
+    beyond = _norm(power, threads)
+    # Sums of the norms of W^0 .. W^(n-1), at n = 1, 2, 4, ...: what n losses amount to at most.
+    norms, amounts = [_norm(squares[0], threads)], [1.0]
     for k in range(1, steps.bit_length() + 1):
         if k == len(squares):
-            squares.append(squares[-1] @ squares[-1])
-        norms.append(_norm(squares[k]))
+            squares.append(_product(squares[-1], squares[-1], threads))
+        norms.append(_norm(squares[k], threads))
         amounts.append(amounts[-1] + 2 ** (k - 1) * max(norms[-2:]))
         if norms[-1] <= FORGETS or not np.isfinite(amounts[-1]):
             break
-    kept = amounts[min(tau.bit_length(), len(amounts)) - 1]
-    if norms[-1] <= FORGETS and beyond * 2 * amounts[-1] <= CANCELS * kept:
+    allowed = CANCELS * amounts[min(tau.bit_length(), len(amounts)) - 1]
+    # Where powers forget, all later ones together amount to no more than those so far.
+    if norms[-1] <= FORGETS and beyond * 2 * amounts[-1] <= allowed:
         return power, steps
-    fitting = [k for k, amount in enumerate(amounts) if beyond * amount <= CANCELS * kept]
-    return power, 2 ** max(fitting, default=0)
+    return power, 2 ** max((k for k, amount in enumerate(amounts) if beyond * amount <= allowed), default=0)
 
 
-def _norm(A: NDArray[np.float64]) -> float:
-    """Estimate the spectral norm, from below and within some tenths."""
+def _product(A: NDArray[np.float64], B: NDArray[np.float64], threads: int) -> NDArray[np.float64]:
+    """Return ``A B`` by the engine: the threads of NumPy's products would be in the way of its own."""
+    C = np.empty((len(A), B.shape[1]))
+    _core.product((*A.shape, B.shape[1]), np.ascontiguousarray(A), np.ascontiguousarray(B), C, threads)
+    return C
+
+
+def _back(power: NDArray[np.float64], g: FloatArray, threads: int) -> NDArray[np.float64]:
+    """Return ``(W_hh^tau)^T g`` for a gradient of h rows."""
+    columns = g.reshape(len(g), -1).astype(np.float64)
+    return _product(power.T, columns, threads).reshape(g.shape)
+
+
+def _norm(A: NDArray[np.float64], threads: int) -> float:
+    """Estimate the spectral norm by the power method, from below and within some tenths."""
     v = np.random.default_rng(0).standard_normal((len(A), 4))
+    transposed = np.ascontiguousarray(A.T)
     for _ in range(3):
-        v = A.T @ (A @ (v / np.linalg.norm(v, axis=0)))
+        v = _product(transposed, _product(A, v / np.linalg.norm(v, axis=0), threads), threads)
     return float(np.sqrt(np.linalg.norm(v, axis=0).max()))
 
 

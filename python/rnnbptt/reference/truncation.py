@@ -60,7 +60,7 @@ def chunked(tau: int, W: Array, e: Array) -> tuple[Array, Array]:
 
 
 def randomized(truncate: Randomized, W: Array, e: Array) -> tuple[Array, Array]:
-    """``g_t = e_t + a_{t+1} W_hh^T g_{t+1}``, with a_t in {0, 1 / (1 - c)} drawn for all steps and sequences."""
+    """``g_t = e_t + a_{t+1} W_hh^T g_{t+1}``, a_t in {0, 1 / (1 - c)} drawn for every step and sequence."""
     T, B, _ = e.shape
     a = np.where(truncate.cuts(T, B), 0, truncate.factor).astype(e.dtype)[..., np.newaxis]
     g = e.copy()
