@@ -11,7 +11,13 @@ __version__: str
 
 class Problem(Protocol):
     def gradient(
-        self, params: _Arrays, gradients: _Arrays, shift: int, shifted: _Arrays, threads: int
+        self,
+        params: _Arrays,
+        gradients: _Arrays,
+        shift: int,
+        shifted: _Arrays,
+        cuts: _Array | None,
+        threads: int,
     ) -> float: ...
     def flat(
         self, theta: object, optional: tuple[bool, bool, bool], threads: int
@@ -31,7 +37,6 @@ class _Problem:
         lengths: NDArray[np.int64] | None,
         d_hT: _Array | None,
         block: int,
-        cuts: NDArray[np.uint8] | None,
         flow: float,
         weight_sum: float,
         levels: int,
@@ -43,7 +48,13 @@ class _Problem:
         input_gradient: bool,
     ) -> None: ...
     def gradient(
-        self, params: _Arrays, gradients: _Arrays, shift: int, shifted: _Arrays, threads: int
+        self,
+        params: _Arrays,
+        gradients: _Arrays,
+        shift: int,
+        shifted: _Arrays,
+        cuts: _Array | None,
+        threads: int,
     ) -> float: ...
     def flat(
         self, theta: object, optional: tuple[bool, bool, bool], threads: int

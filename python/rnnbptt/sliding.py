@@ -239,23 +239,24 @@ def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple
         power = _product(power, factor, threads)
     if np.linalg.norm(power) <= FORGETS:
         return power, steps
-    # It is to be right to the last bit, since it acts on all that lies beyond the window.
-    power = _power(W, tau, threads)
-    beyond = _norm(power, threads)
+    beyond = _norm(power)
     # Sums of the norms of W^0 .. W^(n-1), at n = 1, 2, 4, ...: what n losses amount to at most.
-    norms, amounts = [_norm(squares[0], threads)], [1.0]
+    norms, amounts = [_norm(squares[0])], [1.0]
     for k in range(1, steps.bit_length() + 1):
         if k == len(squares):
             squares.append(_product(squares[-1], squares[-1], threads))
-        norms.append(_norm(squares[k], threads))
+        norms.append(_norm(squares[k]))
         amounts.append(amounts[-1] + 2 ** (k - 1) * max(norms[-2:]))
         if norms[-1] <= FORGETS or not np.isfinite(amounts[-1]):
             break
-    allowed = CANCELS * amounts[min(tau.bit_length(), len(amounts)) - 1]
+    kept = amounts[min(tau.bit_length(), len(amounts)) - 1]
     # Where powers forget, all later ones together amount to no more than those so far.
-    if norms[-1] <= FORGETS and beyond * 2 * amounts[-1] <= allowed:
-        return power, steps
-    return power, 2 ** max((k for k, amount in enumerate(amounts) if beyond * amount <= allowed), default=0)
+    ratio = beyond * 2 * amounts[-1] / kept if norms[-1] <= FORGETS else np.inf
+    if ratio > CANCELS:
+        fitting = (k for k, amount in enumerate(amounts) if beyond * amount <= CANCELS * kept)
+        return _power(W, tau, threads), 2 ** max(fitting, default=0)
+    # Squaring doubles relative errors: a high power that counts for much is wanted right to the last bit.
+    return power if tau * ratio <= 8 * CANCELS else _power(W, tau, threads), steps
 
 
 def _product(A: NDArray[np.float64], B: NDArray[np.float64], threads: int) -> NDArray[np.float64]:
@@ -271,12 +272,11 @@ def _back(power: NDArray[np.float64], g: FloatArray, threads: int) -> NDArray[np
     return _product(power.T, columns, threads).reshape(g.shape)
 
 
-def _norm(A: NDArray[np.float64], threads: int) -> float:
+def _norm(A: NDArray[np.float64]) -> float:
     """Estimate the spectral norm by the power method, from below and within some tenths."""
     v = np.random.default_rng(0).standard_normal((len(A), 4))
-    transposed = np.ascontiguousarray(A.T)
-    for _ in range(3):
-        v = _product(transposed, _product(A, v / np.linalg.norm(v, axis=0), threads), threads)
+    for _ in range(2):
+        v = A.T @ (A @ (v / np.linalg.norm(v, axis=0)))
     return float(np.sqrt(np.linalg.norm(v, axis=0).max()))
 
 

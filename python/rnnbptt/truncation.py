@@ -216,9 +216,9 @@ def checked(truncate: object) -> Truncation | None:
 
 
 def backflow(truncate: Truncation | None, dataset: Dataset) -> Backflow:
-    """Return what the extension is told of a truncation; of `Sliding`, which takes two gradients, nothing."""
+    """Return what the extension is told of a truncation beforehand."""
     if isinstance(truncate, Chunked) and truncate.tau < dataset.steps:
         return Backflow(block=truncate.tau)
     if isinstance(truncate, Randomized):
-        return Backflow(cuts=truncate.cuts(dataset.steps, dataset.batch), factor=truncate.factor)
+        return Backflow(factor=truncate.factor)
     return Backflow()
