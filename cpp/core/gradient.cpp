@@ -121,7 +121,8 @@ class Sweep {
     Index most_lanes = B_;
     if (problem_.block > 0) most_lanes += B_ + most * model_.L / problem_.block;
     if (problem_.cuts != nullptr)
-      most_lanes += std::count(problem_.cuts, problem_.cuts + problem_.shape.T * B_, std::uint8_t{1});
+      most_lanes +=
+          std::min<Index>(most, std::count(problem_.cuts, problem_.cuts + problem_.shape.T * B_, 1));
     lane_starts_ = workspace_.take<State>(most_lanes * h_);
     if (problem_.flow != 1) scale_flow();
     kept_ = workspace_.take<State>(windows * B_ * h_);
