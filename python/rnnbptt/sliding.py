@@ -151,7 +151,7 @@ def _in_blocks(
         # Steps behind the end of a sequence are not read; what would become of its state must not matter.
         x = np.where(np.arange(T)[:, np.newaxis, np.newaxis] < dataset.lengths[:, np.newaxis], x, 0)
         starts[np.arange(0, T, block)[:, np.newaxis] >= dataset.lengths] = 0
-    part = _Part(lanes(x), starts.reshape(C * B, h), None, dataset.memory_limit, threads)
+    part = _Part(lanes(x), starts.reshape(C * B, h), None, 0.0, threads)  # all states are held anyway
     entering = np.zeros((C, B, h), params.dtype)
     entering[:-1] = _windows(part, params, lanes(d_o), C, tau)[1:]
     found = dict(part.pull(params, lanes(d_o), dataset.wrt, entering.reshape(C * B, h)).items())
