@@ -20,10 +20,13 @@ import rnnbptt
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
 PUBLIC = {
+    "Chunked",
     "Gradients",
     "Objective",
     "Params",
+    "Randomized",
     "Schedule",
+    "Sliding",
     "SpectralReport",
     "Trajectory",
     "build_info",

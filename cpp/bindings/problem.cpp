@@ -24,9 +24,9 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               double weight_sum, int levels, Index window, Index splits, Index piece, int keep,
-               double memory_limit, bool bias, bool input_gradient)
-      : kept_{x, y, h0, weights, lengths} {
+               py::object d_hT, Index block, double flow, double weight_sum, int levels, Index window,
+               Index splits, Index piece, int keep, double memory_limit, bool bias, bool input_gradient)
+      : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
     problem_.loss = loss_of(loss);
@@ -38,15 +38,20 @@ class BoundProblem {
     problem_.h0 = input<Scalar>(h0, "h0", s.B * s.h);
     problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
+    problem_.d_hT = input<Scalar>(d_hT, "d_hT", s.B * s.h);
+    problem_.block = block;
+    problem_.flow = flow;
     problem_.weight_sum = weight_sum;
     schedule_ =
         plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, keep, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
-  // d_h0 and d_x unless they are None.
+  // d_h0, d_x and d_o unless they are None. With `shift` > 0 the gradients for d_o of that many steps later
+  // go to `shifted`, six parameters. Gradients are cut where `cuts`, (T, B), is not zero.
   py::tuple gradient(const py::tuple& weights, const py::tuple& wanted, const py::object& d_h0,
-                     const py::object& d_x, int threads) {
+                     const py::object& d_x, const py::object& d_o, Index shift, const py::tuple& shifted,
+                     const py::object& cuts, int threads) {
     const Shape& s = problem_.shape;
     const Params<const Scalar> from = params<Scalar>(weights, s);
     if (wanted.size() != 6) misfit("wanted");
@@ -67,8 +72,19 @@ class BoundProblem {
     }
     to.h0 = output<Scalar>(d_h0, "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(d_x, "d_x", s.T, s.B, s.d);
+    to.o = output_sequence<Scalar>(d_o, "d_o", s.T + shift, s.B, s.q);
+    to.shift = shift;
+    if (shift > 0) {
+      if (!to.o || shifted.size() != 6) misfit("shifted");
+      to.shifted = {
+          output<Scalar>(shifted[0], "W_hx", s.h * s.d), output<Scalar>(shifted[1], "W_hh", s.h * s.h),
+          output<Scalar>(shifted[2], "W_qh", s.q * s.h), output<Scalar>(shifted[3], "b_h", s.h),
+          output<Scalar>(shifted[4], "b_q", s.q),        output<Scalar>(shifted[5], "W_qx", s.q * s.d)};
+    }
+    Problem<Scalar> problem = problem_;
+    problem.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
     double loss = 0;
-    results = holding(std::move(results), [&] { loss = compute(from, to, threads); });
+    results = holding(std::move(results), [&] { loss = compute(from, problem, to, threads); });
     return py::make_tuple(loss, std::move(results));
   }
 
@@ -101,7 +117,7 @@ class BoundProblem {
       to += sizes[i];
     }
     double loss = 0;
-    result = holding(std::move(result), [&] { loss = compute(weights, gradients, threads); });
+    result = holding(std::move(result), [&] { loss = compute(weights, problem_, gradients, threads); });
     return py::make_tuple(loss, std::move(result));
   }
 
@@ -120,7 +136,8 @@ class BoundProblem {
   }
 
  private:
-  double compute(const Params<const Scalar>& weights, const Gradients<Scalar>& to, int threads) {
+  double compute(const Params<const Scalar>& weights, const Problem<Scalar>& problem,
+                 const Gradients<Scalar>& to, int threads) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
     BorrowedWorkspace spare;
@@ -128,13 +145,13 @@ class BoundProblem {
     double loss = 0;
     Taken taken;
     without_gil(threads, [&](Run& run) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem_, to, schedule_, &taken);
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, &taken);
     });
     if (lock.owns_lock()) taken_ = taken;
     return loss;
   }
 
-  py::object kept_[5];  // the arrays the views below look at
+  py::object kept_[6];  // the arrays the views below look at
   Problem<Scalar> problem_;
   Schedule schedule_;
   Taken taken_;
@@ -147,14 +164,15 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, double, int, Index, Index, Index, int,
-                    double, bool, bool>(),
+                    py::object, py::object, py::object, py::object, py::object, Index, double, double, int,
+                    Index, Index, Index, int, double, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
-           py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
-           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep"), py::arg("memory_limit"),
-           py::arg("bias"), py::arg("input_gradient"))
+           py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
+           py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"), py::arg("piece"),
+           py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
-           py::arg("d_x"), py::arg("threads"))
+           py::arg("d_x"), py::arg("d_o"), py::arg("shift"), py::arg("shifted"), py::arg("cuts"),
+           py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);
 }

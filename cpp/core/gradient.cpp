@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <utility>
 #include <vector>
 
 #include "core/coarse.hpp"
@@ -70,38 +71,16 @@ class Sweep {
       keep_states(rows);
       if (!keep && w + 1 < windows) run_stages({inputs(load(w + 1))});
     }
-    // Backward, window by window.
+    stated_ = windows - 1;
     double loss = 0;
-    for (Index w = windows - 1; w >= 0; --w) {
-      Rows& rows = load(w);
-      if (!keep && w + 1 < windows) {
-        run_stages({inputs(rows)});
-        begin_states(rows);
-        run_chain(rows);
-      }
-      if (!keep || w + 1 == windows) {
-        begin_outputs(rows);
-        run_stages({outputs(rows)});
-        if (!end_outputs(rows, loss)) return loss;
-      }
-      begin_adjoint(rows);
-      if (keep) {
-        Rows* before = w > 0 ? &load(w - 1) : nullptr;
-        Rows* after = w + 1 < windows ? &load(w + 1) : nullptr;
-        if (before != nullptr) begin_outputs(*before);
-        if (after != nullptr) begin_sums(*after);
-        run_chain(rows, before != nullptr ? outputs(*before) : Stage{},
-                  after != nullptr ? sums(*after) : Stage{});
-        end_adjoint(rows);
-        if (before != nullptr && !end_outputs(*before, loss)) return loss;
-      } else {
-        run_chain(rows);
-        end_adjoint(rows);
-      }
-      if (!keep || w == 0) {
-        begin_sums(rows);
-        run_stages({sums(rows)});
-      }
+    if (!backward(windows, keep, loss)) return loss;
+    if (gradients_.shift > 0) {
+      // The same states once more, for d_o of later steps.
+      std::swap(collected_, shifted_);
+      second_ = true;
+      double none = 0;
+      backward(windows, keep, none);
+      std::swap(collected_, shifted_);
     }
     finish();
     return loss;
@@ -114,6 +93,20 @@ class Sweep {
  private:
   // Rows of a block at most.
   static constexpr Index most_block = 512;
+
+  // Rows that one lane of a chain takes, from `row` on in its direction.
+  struct Stretch {
+    Index row, steps;
+    Index ends = -1;  // the sequence whose gradients from later windows enter at `row`
+  };
+
+  // What a backward pass adds up over windows.
+  struct Collected {
+    Params<Scalar> wanted;
+    State* carry = nullptr;  // (B, h): dL/ds at the end of the window, from all that follows
+    Scalar* sets = nullptr;  // (splits, set_size_)
+    double* biases = nullptr;
+  };
 
   // A window on its way through the stages.
   struct Rows {
@@ -132,6 +125,43 @@ class Sweep {
     Index tasks = 0;
     double work = 0;
   };
+
+  // Backward, window by window; false where it had to stop.
+  bool backward(Index windows, bool keep, double& loss) {
+    for (Index w = windows - 1; w >= 0; --w) {
+      Rows& rows = load(w);
+      if (!keep && stated_ != w) {
+        run_stages({inputs(rows)});
+        begin_states(rows);
+        run_chain(rows);
+        stated_ = w;
+      }
+      if (!keep || w + 1 == windows) {
+        begin_outputs(rows);
+        run_stages({outputs(rows)});
+        if (!end_outputs(rows, loss)) return false;
+      }
+      begin_adjoint(rows);
+      if (keep) {
+        Rows* before = w > 0 ? &load(w - 1) : nullptr;
+        Rows* after = w + 1 < windows ? &load(w + 1) : nullptr;
+        if (before != nullptr) begin_outputs(*before);
+        if (after != nullptr) begin_sums(*after);
+        run_chain(rows, before != nullptr ? outputs(*before) : Stage{},
+                  after != nullptr ? sums(*after) : Stage{});
+        end_adjoint(rows);
+        if (before != nullptr && !end_outputs(*before, loss)) return false;
+      } else {
+        run_chain(rows);
+        end_adjoint(rows);
+      }
+      if (!keep || w == 0) {
+        begin_sums(rows);
+        run_stages({sums(rows)});
+      }
+    }
+    return true;
+  }
 
   void allocate(Index windows, Index steps, bool keep) {
     x_row_ = padded<Scalar>(model_.inputs);
@@ -161,27 +191,54 @@ class Sweep {
       if constexpr (is_wide) rows.wide = workspace_.take<State>(most * wide_row_);
       if (gradients_.x) rows.dx = workspace_.take<Scalar>(most * x_row_);
     }
-    lane_starts_ = workspace_.take<State>(B_ * h_);
-    carry_ = workspace_.take<State>(B_ * h_);
-    std::fill(carry_, carry_ + B_ * h_, State{0});
+    Index most_lanes = B_;
+    if (problem_.block > 0) most_lanes += B_ + most * model_.L / problem_.block;
+    if (problem_.cuts != nullptr)
+      most_lanes +=
+          std::min<Index>(most, std::count(problem_.cuts, problem_.cuts + problem_.shape.T * B_, 1));
+    lane_starts_ = workspace_.take<State>(most_lanes * h_);
     kept_ = workspace_.take<State>((windows + 1) * B_ * h_);
     if (problem_.h0 != nullptr)
       std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
     else
       std::fill(kept_, kept_ + B_ * h_, State{0});
     set_size_ = coarsening_.sums_size();
-    set_memory_ = workspace_.take<Scalar>(schedule_.splits * set_size_);
-    std::fill(set_memory_, set_memory_ + schedule_.splits * set_size_, Scalar{0});
     biases_size_ = coarsening_.biases_size();
-    biases_ = workspace_.take<double>(schedule_.splits * biases_size_);
-    std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
+    collected_ = collect_for(gradients_.params);
+    if (problem_.d_hT != nullptr) std::copy(problem_.d_hT, problem_.d_hT + B_ * h_, collected_.carry);
+    if (gradients_.shift > 0) shifted_ = collect_for(gradients_.shifted);
     losses_ = workspace_.take<double>(schedule_.splits);
+    flow_ = model_.A;
+    MatrixView<const State> flow = model_.A_view;
+    if (problem_.flow != 1) {
+      flow = scaled(model_.A_view, problem_.flow);
+      flow_ = pack<State>(workspace_, flow);
+    }
     if (schedule_.piece > 0 && std::min(length_, steps) > schedule_.piece) {
       jump_T_ = jump_of(run_, workspace_, model_.A_view.transposed(), schedule_.piece);
-      if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, model_.A_view, schedule_.piece);
+      if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
     }
     if (problem_.y && problem_.loss != Loss::given)
       targets_ = workspace_.take<Scalar>(schedule_.splits * block_ * o_row_);
+  }
+
+  Collected collect_for(const Params<Scalar>& wanted) {
+    Collected result{wanted, workspace_.take<State>(B_ * h_),
+                     workspace_.take<Scalar>(schedule_.splits * set_size_),
+                     workspace_.take<double>(schedule_.splits * biases_size_)};
+    std::fill(result.carry, result.carry + B_ * h_, State{0});
+    std::fill(result.sets, result.sets + schedule_.splits * set_size_, Scalar{0});
+    std::fill(result.biases, result.biases + schedule_.splits * biases_size_, 0.0);
+    return result;
+  }
+
+  MatrixView<const State> scaled(MatrixView<const State> A, double factor) {
+    auto* result = workspace_.take<State>(h_ * h_);
+    for (Index i = 0; i < h_; ++i)
+      for (Index j = 0; j < h_; ++j)
+        result[i * h_ + j] =
+            static_cast<State>(factor * static_cast<double>(A.data[i * A.row + j * A.column]));
+    return {result, h_, h_, h_};
   }
 
   Rows& load(Index w) {
@@ -247,6 +304,9 @@ class Sweep {
 
   void begin_states(Rows& rows) {
     rows.has_inputs = true;
+    stretches_.clear();
+    for (const Segment& segment : rows.window.segments)
+      stretches_.push_back({segment.first_row, segment.steps, -1});
     begin_chain(rows, rows.s, true);
     for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
       const Segment& segment = rows.window.segments[i];
@@ -279,44 +339,63 @@ class Sweep {
   }
 
   void outputs_of(Rows& rows, Index split, int worker) {
-    // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
-    const Index shift = model_.lifted ? -1 : 0;
     for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
       if (!rows.has_inputs) gather_inputs(rows, first, to);
       // Row 0 is a start state: it has no outputs, and nothing before it.
       const Index from = std::max<Index>(first, 1);
       if (first == 0) std::fill(rows.d, rows.d + o_row_, Scalar{0});
       if (from == to) return;
-      Scalar* o = rows.d + from * o_row_;
-      const Scalar* x = rows.x + from * x_row_;
-      const Scalar* s = rows.s + (from + shift) * s_row_;
-      if (problem_.loss == Loss::given) {
-        gather(rows.window, model_.L, problem_.y, problem_.shape.q, from, to, rows.d, o_row_);
+      if (second_) {
+        const SequenceView<Scalar>& o = gradients_.o;
+        const SequenceView<const Scalar> later{o.at(gradients_.shift, 0), o.step, o.sequence};
+        gather(rows.window, model_.L, later, problem_.shape.q, from, to, rows.d, o_row_);
       } else {
-        multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
-        for (const DirectBand<Scalar>& band : model_.direct) {
-          Scalar* part = o + band.first_output;
-          multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_}, {part, o_row_});
-        }
-        losses_[split] += loss_rows(problem_, rows.window, model_.L, from, to, rows.d, o_row_,
-                                    targets_ + split * block_ * o_row_);
+        differentiate_outputs(rows, from, to, split);
+        if (gradients_.o)
+          scatter(rows.window, model_.L, rows.d, o_row_, problem_.shape.q, from, to, gradients_.o);
       }
-      multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {rows.g + (from + shift) * s_row_, s_row_});
-      const CoarseGradients<Scalar> set = sums_in(split);
-      if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
-      if (set.Direct != nullptr)
-        for (const DirectBand<Scalar>& band : model_.direct)
-          add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
-                    set.Direct + band.first_output * model_.inputs, model_.inputs);
-      if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
+      send_back(rows, from, to, split);
     });
+  }
+
+  // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
+  Index state_row() const { return model_.lifted ? -1 : 0; }
+
+  void differentiate_outputs(Rows& rows, Index from, Index to, Index split) {
+    Scalar* o = rows.d + from * o_row_;
+    if (problem_.loss == Loss::given)
+      return gather(rows.window, model_.L, problem_.y, problem_.shape.q, from, to, rows.d, o_row_);
+    multiply<Scalar>(to - from, {rows.s + (from + state_row()) * s_row_, s_row_}, model_.Obs_T,
+                     {model_.bias_o, 0}, {o, o_row_});
+    for (const DirectBand<Scalar>& band : model_.direct) {
+      Scalar* part = o + band.first_output;
+      multiply<Scalar>(to - from, {rows.x + from * x_row_, x_row_}, band.transposed, {part, o_row_},
+                       {part, o_row_});
+    }
+    losses_[split] += loss_rows(problem_, rows.window, model_.L, from, to, rows.d, o_row_,
+                                targets_ + split * block_ * o_row_);
+  }
+
+  void send_back(Rows& rows, Index from, Index to, Index split) {
+    const Scalar* o = rows.d + from * o_row_;
+    const Scalar* x = rows.x + from * x_row_;
+    const Scalar* s = rows.s + (from + state_row()) * s_row_;
+    multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {},
+                     {rows.g + (from + state_row()) * s_row_, s_row_});
+    const CoarseGradients<Scalar> set = sums_in(split);
+    if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
+    if (set.Direct != nullptr)
+      for (const DirectBand<Scalar>& band : model_.direct)
+        add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
+                  set.Direct + band.first_output * model_.inputs, model_.inputs);
+    if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
   }
 
   // Whether to go on.
   bool end_outputs(Rows& rows, double& loss) {
     rows.has_inputs = true;
     for (Index i = 0; i < schedule_.splits; ++i) loss += losses_[i];
-    leaked_ = gradients_.x && model_.lifted && !finite_outputs(rows);
+    leaked_ = gradients_.x && !second_ && model_.lifted && !finite_outputs(rows);
     return !leaked_;
   }
 
@@ -341,22 +420,48 @@ class Sweep {
   // --- g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on
 
   void begin_adjoint(Rows& rows) {
+    stretches_.clear();
+    for (const Segment& segment : rows.window.segments) add_stretches(rows, segment);
+    if (truncated())
+      std::stable_sort(stretches_.begin(), stretches_.end(),
+                       [](const Stretch& left, const Stretch& right) { return left.steps > right.steps; });
     begin_chain(rows, rows.g, false);
-    for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
-      const Segment& segment = rows.window.segments[i];
-      const Index at = segment.first_row + segment.steps;
-      const Scalar* own = rows.g + at * s_row_;
-      const State* later = carry_ + segment.sequence * h_;
+    for (std::size_t i = 0; i < stretches_.size(); ++i) {
+      const Stretch& stretch = stretches_[i];
+      const Scalar* own = rows.g + stretch.row * s_row_;
       State* start = lane_starts_ + static_cast<Index>(i) * h_;
-      for (Index n = 0; n < h_; ++n) start[n] = static_cast<State>(own[n]) + later[n];
-      std::copy(start, start + h_, chain_.base + at * chain_row());
+      std::copy(own, own + h_, start);
+      if (stretch.ends >= 0) {
+        const State* later = collected_.carry + stretch.ends * h_;
+        for (Index n = 0; n < h_; ++n) start[n] += later[n];
+      }
+      std::copy(start, start + h_, chain_.base + stretch.row * chain_row());
     }
+  }
+
+  bool truncated() const { return problem_.block > 0 || problem_.cuts != nullptr; }
+
+  // The stretches of a segment that gradients flow through, the last one first.
+  void add_stretches(Rows& rows, const Segment& segment) {
+    Index from = segment.first_row + segment.steps, ends = segment.sequence;
+    if (truncated())
+      for (Index j = segment.steps; j >= 1; --j) {
+        if (!problem_.cut(segment.time + (j - 1) * model_.L, segment.sequence)) continue;
+        const Index row = segment.first_row + j;
+        stretches_.push_back({from, from - row, ends});
+        from = row - 1;
+        ends = -1;
+        // Outputs of a lifted step read the state before it.
+        Scalar* before = rows.g + from * s_row_;
+        if (model_.lifted) std::fill(before, before + h_, Scalar{0});
+      }
+    stretches_.push_back({from, from - segment.first_row, ends});
   }
 
   void end_adjoint(Rows& rows) {
     for (const Segment& segment : rows.window.segments) {
       State* first = chain_.base + segment.first_row * chain_row();
-      std::copy(first, first + h_, carry_ + segment.sequence * h_);
+      std::copy(first, first + h_, collected_.carry + segment.sequence * h_);
       // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
       std::fill(first, first + h_, State{0});
       Scalar* g = rows.g + segment.first_row * s_row_;
@@ -392,7 +497,7 @@ class Sweep {
         else
           add_rows(to - from, g, s_row_, h_, set.bias_s);
       }
-      if (gradients_.x) input_gradients(rows, first, to);
+      if (gradients_.x && !second_) input_gradients(rows, first, to);
     });
   }
 
@@ -405,22 +510,33 @@ class Sweep {
     scatter(rows.window, model_.L, rows.dx, x_row_, problem_.shape.d, from, to, gradients_.x);
   }
 
-  // Adds up the splits, in their order, and hands over.
-  void finish() {
+  // Adds up the splits, in their order.
+  void hand_over() {
     for (Index split = 1; split < schedule_.splits; ++split) {
-      for (Index i = 0; i < set_size_; ++i) set_memory_[i] += set_memory_[split * set_size_ + i];
-      for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
+      for (Index i = 0; i < set_size_; ++i) collected_.sets[i] += collected_.sets[split * set_size_ + i];
+      for (Index i = 0; i < biases_size_; ++i)
+        collected_.biases[i] += collected_.biases[split * biases_size_ + i];
     }
-    coarsening_.collect(run_, sums_in(0), gradients_.params);
+    coarsening_.collect(run_, sums_in(0), collected_.wanted);
+  }
+
+  void finish() {
+    hand_over();
     if (gradients_.h0 != nullptr)
-      std::transform(carry_, carry_ + B_ * h_, gradients_.h0, [](State v) { return static_cast<Scalar>(v); });
-    if (gradients_.x) {
-      // Steps behind the end of a sequence influence nothing.
-      const Shape& shape = problem_.shape;
-      for (Index b = 0; b < B_; ++b)
-        for (Index t = problem_.length(b); t < shape.T; ++t)
-          std::fill(gradients_.x.at(t, b), gradients_.x.at(t, b) + shape.d, Scalar{0});
+      std::transform(collected_.carry, collected_.carry + B_ * h_, gradients_.h0,
+                     [](State v) { return static_cast<Scalar>(v); });
+    if (gradients_.shift > 0) {
+      std::swap(collected_, shifted_);
+      hand_over();
     }
+    if (!gradients_.x && !gradients_.o) return;
+    // Steps behind the end of a sequence influence nothing.
+    const Shape& shape = problem_.shape;
+    for (Index b = 0; b < B_; ++b)
+      for (Index t = problem_.length(b); t < shape.T; ++t) {
+        if (gradients_.x) std::fill(gradients_.x.at(t, b), gradients_.x.at(t, b) + shape.d, Scalar{0});
+        if (gradients_.o) std::fill(gradients_.o.at(t, b), gradients_.o.at(t, b) + shape.q, Scalar{0});
+      }
   }
 
   // --- the chain of states, in their own precision: on the rows themselves or on a wide copy
@@ -430,22 +546,21 @@ class Sweep {
   Index chain_row() const { return is_wide ? wide_row_ : s_row_; }
 
   void begin_chain(Rows& rows, Scalar* of, bool forward) {
+    // A lane for each of stretches_.
     chained_ = of;
     if constexpr (is_wide)
       chain_.base = rows.wide;
     else
       chain_.base = of;
-    chain_.packed = forward ? model_.A_T : model_.A;
+    chain_.packed = forward ? model_.A_T : flow_;
     chain_.size = h_;
     chain_.step = forward ? chain_row() : -chain_row();
     chain_.starts = lane_starts_;
     chain_.jump = forward ? jump_T_ : jump_;
     chain_.piece = jump_.data != nullptr ? schedule_.piece : 0;
     chain_.lanes.clear();
-    for (const Segment& s : rows.window.segments) {
-      const Index first = forward ? s.first_row + 1 : s.first_row + s.steps - 1;
-      chain_.lanes.push_back({first * chain_row(), s.steps});
-    }
+    for (const Stretch& stretch : stretches_)
+      chain_.lanes.push_back({(stretch.row + (forward ? 1 : -1)) * chain_row(), stretch.steps});
   }
 
   // The chain through one window, beside other stages.
@@ -476,9 +591,8 @@ class Sweep {
   void widen(const Rows& rows, Index from_lane, Index to_lane) {
     if constexpr (is_wide)
       for (Index lane = from_lane; lane < to_lane; ++lane) {
-        const Segment& segment = rows.window.segments[static_cast<std::size_t>(lane)];
-        const Index from = segment.first_row + (chain_.step > 0 ? 1 : 0);
-        for (Index r = from; r < from + segment.steps; ++r)
+        const auto [low, high] = rows_of(lane);
+        for (Index r = low + (chain_.step > 0 ? 1 : 0); r < high + (chain_.step > 0 ? 1 : 0); ++r)
           std::copy(chained_ + r * s_row_, chained_ + r * s_row_ + h_, rows.wide + r * wide_row_);
       }
   }
@@ -486,11 +600,18 @@ class Sweep {
   void narrow(const Rows& rows, Index from_lane, Index to_lane) {
     if constexpr (is_wide)
       for (Index lane = from_lane; lane < to_lane; ++lane) {
-        const Segment& segment = rows.window.segments[static_cast<std::size_t>(lane)];
-        for (Index r = segment.first_row; r <= segment.first_row + segment.steps; ++r)
+        const auto [low, high] = rows_of(lane);
+        for (Index r = low; r <= high; ++r)
           std::transform(rows.wide + r * wide_row_, rows.wide + r * wide_row_ + h_, chained_ + r * s_row_,
                          [](State v) { return static_cast<Scalar>(v); });
       }
+  }
+
+  // The lowest and the highest row of a lane.
+  std::pair<Index, Index> rows_of(Index lane) const {
+    const Stretch& stretch = stretches_[static_cast<std::size_t>(lane)];
+    if (chain_.step > 0) return {stretch.row, stretch.row + stretch.steps};
+    return {stretch.row - stretch.steps, stretch.row};
   }
 
   template <typename Value>
@@ -500,8 +621,8 @@ class Sweep {
   }
 
   CoarseGradients<Scalar> sums_in(Index split) const {
-    return coarsening_.sums(gradients_.params, set_memory_ + split * set_size_,
-                            biases_ + split * biases_size_);
+    return coarsening_.sums(collected_.wanted, collected_.sets + split * set_size_,
+                            collected_.biases + split * biases_size_);
   }
 
   Run& run_;
@@ -520,17 +641,18 @@ class Sweep {
   std::vector<Rows> in_flight_;
   Scalar* states_ = nullptr;       // s of one window, or of all
   std::vector<Index> first_rows_;  // where each window starts in them
+  std::vector<Stretch> stretches_;
   ScanProblem<State> chain_;
   Scalar* chained_ = nullptr;  // the rows that the chain runs through
   Index lanes_per_task_ = 1;
+  Packed<State> flow_;            // A, times what flows backwards is multiplied by
   Packed<double> jump_T_, jump_;  // A^piece, for the chain forwards and backwards
-  State* lane_starts_ = nullptr;  // (segments, h)
-  State* carry_ = nullptr;        // (B, h): dL/ds at the start of the window, from all that follows
+  State* lane_starts_ = nullptr;  // (lanes, h)
   State* kept_ = nullptr;         // (windows + 1, B, h): states at the starts of windows
-  Index set_size_ = 0;
-  Scalar* set_memory_ = nullptr;
-  Index biases_size_ = 0;
-  double* biases_ = nullptr;
+  Index set_size_ = 0, biases_size_ = 0;
+  Collected collected_, shifted_;
+  bool second_ = false;  // whether this is the backward pass for d_o of later steps
+  Index stated_ = -1;    // the window whose states are held, where they are not all
   double* losses_ = nullptr;
   Scalar* targets_ = nullptr;  // (splits, block_) rows
 };

@@ -24,14 +24,18 @@ from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
 from .spectrum import SpectralReport, spectral_report
 from .trajectories import forward, linear_scan, state_gradients
+from .truncation import Chunked, Randomized, Sliding
 
 __version__ = _core.__version__
 
 __all__ = [
+    "Chunked",
     "Gradients",
     "Objective",
     "Params",
+    "Randomized",
     "Schedule",
+    "Sliding",
     "SpectralReport",
     "Trajectory",
     "build_info",

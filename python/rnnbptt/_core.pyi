@@ -14,8 +14,12 @@ class Problem(Protocol):
         self,
         params: _Arrays,
         wanted: tuple[str | None, ...],
-        d_h0: NDArray[Any] | None,
-        d_x: NDArray[Any] | None,
+        d_h0: _Array | None,
+        d_x: _Array | None,
+        d_o: _Array | None,
+        shift: int,
+        shifted: _Arrays,
+        cuts: _Array | None,
         threads: int,
     ) -> tuple[float, _Arrays]: ...
     def flat(
@@ -34,6 +38,9 @@ class _Problem:
         h0: _Array | None,
         weights: _Array | None,
         lengths: NDArray[np.int64] | None,
+        d_hT: _Array | None,
+        block: int,
+        flow: float,
         weight_sum: float,
         levels: int,
         window: int,
@@ -48,8 +55,12 @@ class _Problem:
         self,
         params: _Arrays,
         wanted: tuple[str | None, ...],
-        d_h0: NDArray[Any] | None,
-        d_x: NDArray[Any] | None,
+        d_h0: _Array | None,
+        d_x: _Array | None,
+        d_o: _Array | None,
+        shift: int,
+        shifted: _Arrays,
+        cuts: _Array | None,
         threads: int,
     ) -> tuple[float, _Arrays]: ...
     def flat(
@@ -95,6 +106,7 @@ def matrix_powers64(h: int, n: int, W: _Array, powers: _Array, threads: int) -> 
 def scaled_powers(
     h: int, W: _Array, ks: NDArray[np.int64], mantissas: _Array, exponents: NDArray[np.int64], threads: int
 ) -> None: ...
+def product(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, threads: int) -> None: ...
 def panel_product_rate(dtype: str, threads: int) -> float: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
