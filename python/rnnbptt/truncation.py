@@ -53,8 +53,8 @@ class Sliding:
     A window of fixed length is the difference of two full gradients, ``g_t - (W_hh^T)^tau g_{t+tau}``, at the
     price of less than two gradients whatever `tau`. Where powers of ``W_hh`` grow or stay, that difference
     would cancel; it is then taken within short blocks of time, to which the rest of each window is added as
-    a gradient by their last state. This takes memory for all states and some five gradients' time, and is
-    not held to `memory_limit`.
+    a gradient by their last state. That takes memory for all states, whatever `memory_limit`, and the time
+    of five to ten gradients; of some thirty where a long window meets a spectral radius well above one.
 
     Examples
     --------
