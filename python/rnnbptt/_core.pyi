@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 _Array: TypeAlias = NDArray[Any]
 _Arrays: TypeAlias = tuple[_Array | None, ...]
 _Shape: TypeAlias = tuple[int, int, int, int, int]
+_Terms: TypeAlias = tuple[bool, bool, bool, bool]
 
 __version__: str
 
@@ -23,8 +24,15 @@ class Problem(Protocol):
         threads: int,
     ) -> tuple[float, _Arrays]: ...
     def flat(
-        self, theta: object, optional: tuple[bool, bool, bool], threads: int
+        self, theta: object, terms: _Terms, threads: int
     ) -> tuple[float, _Array] | None: ...
+    def residuals(self, theta: _Array, terms: _Terms, r: _Array, threads: int) -> None: ...
+    def jacobian(
+        self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, J: _Array, threads: int
+    ) -> None: ...
+    def gauss_newton(
+        self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, matrix: _Array, threads: int
+    ) -> None: ...
     def taken(self) -> dict[str, Any]: ...
 
 class _Problem:
@@ -34,7 +42,7 @@ class _Problem:
         shape: _Shape,
         loss: str,
         x: _Array,
-        y: _Array,
+        y: _Array | None,
         h0: _Array | None,
         weights: _Array | None,
         lengths: NDArray[np.int64] | None,
@@ -50,6 +58,7 @@ class _Problem:
         memory_limit: float,
         bias: bool,
         input_gradient: bool,
+        tangent: bool = False,
     ) -> None: ...
     def gradient(
         self,
@@ -64,8 +73,15 @@ class _Problem:
         threads: int,
     ) -> tuple[float, _Arrays]: ...
     def flat(
-        self, theta: object, optional: tuple[bool, bool, bool], threads: int
+        self, theta: object, terms: _Terms, threads: int
     ) -> tuple[float, _Array] | None: ...
+    def residuals(self, theta: _Array, terms: _Terms, r: _Array, threads: int) -> None: ...
+    def jacobian(
+        self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, J: _Array, threads: int
+    ) -> None: ...
+    def gauss_newton(
+        self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, matrix: _Array, threads: int
+    ) -> None: ...
     def taken(self) -> dict[str, Any]: ...
 
 class Problem32(_Problem): ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import copy
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -53,6 +54,8 @@ class Dataset:
     weights : ndarray, shape (T, B), or None
     lengths : ndarray, shape (B,), or None
     wrt : frozenset of str
+    tangent : bool
+        Whether outputs are those of a model of states and tangents: o and o' side by side.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Dataset:
         self.weights, self.lengths = _validate.step_weights(
             weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
         )
+        self.tangent = False
         self.memory_limit = _validate.memory_limit(memory_limit)
         self.wrt = frozenset(self.terms)
         if wrt is not None:
@@ -88,6 +92,20 @@ class Dataset:
     def fits(self, params: Params) -> bool:
         """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
         return params._kind == self.kind
+
+    def starting_at(self, h0: FloatArray | None) -> Self:
+        """Return the same data with another initial state, as the caller lays it out; None leaves it."""
+        if h0 is None:
+            return self
+        other = copy.copy(self)
+        other.start = _validate.initial_state(h0, self.dtype, self.batch, self.shape[1], self.batched)
+        return other
+
+    def doubled(self, shape: tuple[int, int, int], start: FloatArray | None) -> Self:
+        """Return the same data for a model of states and tangents, of sizes `shape`."""
+        other = copy.copy(self)
+        other.shape, other.start, other.wrt, other.tangent = shape, start, self.wrt - {"x"}, True
+        return other
 
     def targets(self, loss: str, y: ArrayLike) -> NDArray[Any]:
         """Return the targets of a built-in loss as the extension reads them."""
@@ -107,7 +125,7 @@ class Dataset:
         return _validate.initial_state(value, self.dtype, self.batch, self.shape[1], self.batched, name)
 
     def pose(
-        self, loss: str, targets: NDArray[Any], back: Backflow = _WHOLE, /, **schedule: int
+        self, loss: str, targets: NDArray[Any] | None, back: Backflow = _WHOLE, /, **schedule: int
     ) -> _core.Problem:
         """Hand the data over to the extension; `schedule` prescribes what it would choose by itself."""
         return _PROBLEMS[self.dtype](
@@ -125,6 +143,7 @@ class Dataset:
             bias="b_h" in self.terms,
             input_gradient="x" in self.wrt,
             memory_limit=self.memory_limit,
+            tangent=self.tangent,
             **(_FREE | schedule),
         )
 

@@ -76,6 +76,10 @@ struct Problem {
     return (block > 0 && t > 0 && t % block == 0) || (cuts != nullptr && cuts[t * shape.B + b] != 0);
   }
 
+  // Outputs are o and a tangent o' of it side by side, shape.q both together, y is that of o alone; what is
+  // differentiated is the tangent of the loss, sum dL/do . o'.
+  bool tangent = false;
+
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
 };
 
