@@ -24,9 +24,9 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               double weight_sum, int levels, Index window, Index splits, Index piece, double memory_limit,
-               bool bias, bool input_gradient)
-      : kept_{x, y, h0, weights, lengths} {
+               py::object d_hT, double weight_sum, int levels, Index window, Index splits, Index piece,
+               double memory_limit, bool bias, bool input_gradient)
+      : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
     problem_.loss = loss_of(loss);
@@ -38,6 +38,7 @@ class BoundProblem {
     problem_.h0 = input<Scalar>(h0, "h0", s.B * s.h);
     problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
+    problem_.d_hT = input<Scalar>(d_hT, "d_hT", s.B * s.h);
     problem_.weight_sum = weight_sum;
     schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
   }
@@ -116,7 +117,7 @@ class BoundProblem {
     return loss;
   }
 
-  py::object kept_[5];  // the arrays the views below look at
+  py::object kept_[6];  // the arrays the views below look at
   Problem<Scalar> problem_;
   Schedule schedule_;
   Taken taken_;
@@ -129,10 +130,10 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, double, int, Index, Index, Index, double,
-                    bool, bool>(),
+                    py::object, py::object, py::object, py::object, py::object, double, int, Index, Index,
+                    Index, double, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
-           py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
+           py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("weight_sum"), py::arg("levels"),
            py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
            py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))

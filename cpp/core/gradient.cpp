@@ -106,7 +106,10 @@ class Sweep {
     if (gradients_.x) dx_ = workspace_.take<Scalar>(most * x_row_);
     lane_starts_ = workspace_.take<State>(B_ * h_);
     carry_ = workspace_.take<State>(B_ * h_);
-    std::fill(carry_, carry_ + B_ * h_, State{0});
+    if (problem_.d_hT != nullptr)
+      std::copy(problem_.d_hT, problem_.d_hT + B_ * h_, carry_);
+    else
+      std::fill(carry_, carry_ + B_ * h_, State{0});
     kept_ = workspace_.take<State>(windows * B_ * h_);
     if (problem_.h0 != nullptr)
       std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
@@ -381,7 +384,7 @@ class Sweep {
   Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window
   State* wide_ = nullptr;                                                             // s or g in float64
   State* lane_starts_ = nullptr;                                                      // (segments, h)
-  State* carry_ = nullptr;  // (B, h): dL/ds at the start of the window, from all that follows
+  State* carry_ = nullptr;  // (B, h): dL/ds at the end of the window, from all that follows
   State* kept_ = nullptr;   // (windows, B, h): states at the starts of windows
   Index set_size_ = 0;
   Scalar* set_memory_ = nullptr;

@@ -27,6 +27,7 @@ class _Problem:
         h0: _Array | None,
         weights: _Array | None,
         lengths: NDArray[np.int64] | None,
+        d_hT: _Array | None,
         weight_sum: float,
         levels: int,
         window: int,

@@ -62,11 +62,11 @@ class Dataset:
         self.kind = params._kind
         self.shape, self.dtype = params.shape, params.dtype
         self.terms = tuple(name for name, _ in params.items())
-        d, h, _ = self.shape
+        d = self.shape[0]
         self.batch_first = _validate.boolean("batch_first", batch_first)
         self.inputs, self.batched = _validate.sequence("x", x, self.dtype, d, self.batch_first)
         self.steps, self.batch = self.inputs.shape[:2]
-        self.start = _validate.initial_state(h0, self.dtype, self.batch, h, self.batched)
+        self.start = self.state("h0", h0)
         self.weights, self.lengths = _validate.step_weights(
             weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
         )
@@ -96,8 +96,18 @@ class Dataset:
         shape = (self.steps, self.batch, self.shape[2])
         return _validate.like_sequence(name, value, self.dtype, shape, self.batched, self.batch_first)
 
-    def pose(self, loss: str, targets: NDArray[Any], **schedule: int) -> _core.Problem:
-        """Hand the data over to the extension; `schedule` prescribes what it would choose by itself."""
+    def state(self, name: str, value: ArrayLike | None) -> FloatArray | None:
+        """Return one state per sequence, (B, h), as the extension reads it."""
+        return _validate.initial_state(value, self.dtype, self.batch, self.shape[1], self.batched, name)
+
+    def pose(
+        self, loss: str, targets: NDArray[Any], d_hT: FloatArray | None = None, /, **schedule: int
+    ) -> _core.Problem:
+        """Hand the data over to the extension.
+
+        `d_hT`, shape (B, h), is what later steps ask of the last states; `schedule` prescribes what the
+        extension would choose by itself.
+        """
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
             loss=loss,
@@ -106,6 +116,7 @@ class Dataset:
             h0=self.start,
             weights=self.weights,
             lengths=self.lengths,
+            d_hT=d_hT,
             weight_sum=self._weight_sum(),
             bias="b_h" in self.terms,
             input_gradient="x" in self.wrt,

@@ -279,6 +279,7 @@ def vjp(
     d_o: ArrayLike,
     h0: ArrayLike | None = None,
     *,
+    d_hT: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
@@ -295,18 +296,35 @@ def vjp(
         Inputs.
     d_o : array_like, shape (T, B, q) or (T, q)
         Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
+    d_hT : array_like, shape (B, h) or (h,), optional
+        Derivative of the loss by the last state of each sequence other than through `d_o`: by what was
+        computed from that state afterwards. Zero when absent. Time is lifted in chunks of L steps only
+        where L divides every length.
     h0, lengths, batch_first, wrt, num_threads, memory_limit
         As for `Objective`.
 
     Returns
     -------
     Gradients
-        The vector-Jacobian product of the map from parameters (and h0, x) to outputs.
+        The vector-Jacobian product of the map from parameters (and h0, x) to outputs and last state.
 
     Raises
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it.
+
+    Examples
+    --------
+    A sequence in two windows: the gradient by the state they share is carried from the later to the earlier.
+
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[2.0]])
+    >>> x, d_o = np.ones((6, 1)), np.ones((6, 1))
+    >>> h3 = rnnbptt.forward(params, x[:3]).hidden[-1]
+    >>> late = rnnbptt.vjp(params, x[3:], d_o[3:], h3, wrt=("W_hh", "h0"))
+    >>> early = rnnbptt.vjp(params, x[:3], d_o[:3], d_hT=late.h0)
+    >>> early.W_hh + late.W_hh == rnnbptt.vjp(params, x, d_o).W_hh
+    array([[ True]])
     """
     dataset = Dataset(
         checked(params),
@@ -317,5 +335,6 @@ def vjp(
         wrt=wrt,
         memory_limit=memory_limit,
     )
-    problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
+    last = dataset.state("d_hT", d_hT)
+    problem = dataset.pose("given", dataset.outputs_like("d_o", d_o), last)
     return dataset.gradients(problem, params, _validate.num_threads(num_threads))[1]

@@ -65,6 +65,7 @@ struct Problem {
   SequenceView<const Scalar> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
   const std::int64_t* lengths = nullptr;    // (B,) steps of each sequence that matter, or null for T
   double weight_sum = 0;                    // what the weighted sum of losses is divided by
+  const Scalar* d_hT = nullptr;  // (B, h): what follows asks of each sequence's last state, or null for zero
 
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
 };

@@ -140,6 +140,7 @@ def vjp(
     d_o: ArrayLike,
     h0: ArrayLike | None = None,
     *,
+    d_hT: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
@@ -155,13 +156,16 @@ def vjp(
         Inputs.
     d_o : array_like, shape (T, B, q) or (T, q)
         Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
+    d_hT : array_like, shape (B, h) or (h,), optional
+        Derivative of the loss by the last state of each sequence other than through `d_o`: it joins e_T.
+        Zero when absent.
     h0, lengths, batch_first, wrt, method
         As for `loss_and_grad`.
 
     Returns
     -------
     Gradients
-        The vector-Jacobian product of the map from parameters (and h0, x) to outputs.
+        The vector-Jacobian product of the map from parameters (and h0, x) to outputs and last state.
 
     Raises
     ------
@@ -176,11 +180,15 @@ def vjp(
     T, B = inputs.shape[:2]
     cotangent = _validate.like_sequence("d_o", d_o, params.dtype, (T, B, q), batched, batch_first)
     start = initial_state(params, h0, B, batched)
+    last = initial_state(params, d_hT, B, batched, name="d_hT")
     _, counts = _validate.step_weights(None, lengths, None, params.dtype, (T, B), batched, batch_first)
     running = running_steps(counts, T)
     model, inputs = Model.of(params), kept(inputs, running)
     hidden = kept(states(model, inputs, start), running)
-    found = FORMS[form].gradients(model, inputs, start, hidden, kept(cotangent, running), names)
+    cotangent = kept(cotangent, running)
+    e = cotangent @ model.W_qh
+    e[T - 1 if counts is None else counts - 1, np.arange(B)] += last
+    found = FORMS[form].gradients(model, inputs, start, hidden, cotangent, e, names)
     return as_gradients(found, running, batched, batch_first)
 
 
@@ -209,7 +217,7 @@ def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursi
     form = _validate.choice("method", method, FORMS)
     q = params.shape[2]
     cotangent, batched = _validate.sequence("d_o", d_o, params.dtype, q, batch_first=False)
-    g = FORMS[form].state_gradients(Model.of(params), cotangent)
+    g = FORMS[form].state_gradients(Model.of(params), cotangent @ params.W_qh)
     return as_given(g, batched, batch_first=False)
 
 
@@ -223,7 +231,8 @@ def solve(problem: Problem, names: Collection[str], form: str) -> tuple[Any, Gra
     """Forward, loss, backward, in the dtype of the problem."""
     hidden, o = problem.run()
     L, d_o = problem.evaluate(o)
-    found = FORMS[form].gradients(problem.model, problem.x, problem.h0, hidden, d_o, names)
+    e = d_o @ problem.model.W_qh
+    found = FORMS[form].gradients(problem.model, problem.x, problem.h0, hidden, d_o, e, names)
     return L, as_gradients(found, problem.running, problem.batched, problem.batch_first)
 
 
