@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _validate
+from .dataset import Dataset
 from .objective import vjp
-from .params import PARAMETERS, Gradients, Params
-from .trajectories import forward
+from .params import Gradients, Params
+from .trajectories import outputs_and_last_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +39,9 @@ def run(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the outputs in the layout of ``x``, and the last state (B, h), as arrays of their own."""
     *weights, h0, x = point
-    hidden, o = forward(Params(*weights), x, h0, batch_first=batch_first, num_threads=num_threads)  # type: ignore[arg-type]  # x and the first three weights are there
-    return o, np.ascontiguousarray(hidden[:, -1] if batch_first else hidden[-1]).copy()
+    params = Params(*weights)  # type: ignore[arg-type]  # the first three are there, as is x
+    dataset = Dataset(params, x, h0, batch_first=batch_first)  # type: ignore[arg-type]
+    return outputs_and_last_state(params, dataset, _validate.num_threads(num_threads))
 
 
 def pull(
@@ -123,6 +126,3 @@ def checked_shapes(point: Point, batch_first: bool) -> None:
     for name, value in zip(NAMES, point, strict=True):
         if value is not None and name in shapes and tuple(value.shape) != shapes[name]:
             raise ValueError(f"{name} must have shape {shapes[name]}, not {tuple(value.shape)}")
-
-
-__all__ = ["NAMES", "PARAMETERS", "checked_shapes", "doubled", "halved", "pull", "run"]

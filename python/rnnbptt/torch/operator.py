@@ -52,7 +52,13 @@ _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
 
 def _arrays(tensors: Tensors) -> list[Any]:
     """Return the NumPy arrays that share the tensors' memory."""
-    return [None if t is None else t.numpy(force=True) for t in tensors]
+    try:
+        return [None if t is None else t.numpy(force=True) for t in tensors]
+    except RuntimeError as error:
+        raise NotImplementedError(
+            f"linear_rnn needs tensors that hold numbers ({error}): torch.func.vmap, jacrev and jacfwd work, "
+            "is_grads_batched=True and vectorize=True do not"
+        ) from error
 
 
 def _run(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
