@@ -48,17 +48,9 @@ def leaves(params: rnnbptt.Params, x: Array, h0: Array | None, *, grad: bool = T
     return {name: torch.tensor(array, requires_grad=grad) for name, array in arrays.items()}
 
 
-def loop(
-    x: Any,
-    W_hx: Any,
-    W_hh: Any,
-    W_qh: Any,
-    b_h: Any,
-    b_q: Any,
-    W_qx: Any,
-    h0: Any,
-) -> tuple[Any, Any]:
+def loop(*tensors: Any) -> tuple[Any, Any]:
     """Run the network as PyTorch's users write it."""
+    x, W_hx, W_hh, W_qh, b_h, b_q, W_qx, h0 = tensors
     state, outputs = h0, []
     for step in x.unbind(0):
         state = state @ W_hh.T + step @ W_hx.T + b_h
@@ -91,7 +83,9 @@ def assert_close(actual: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (60, 3, 2, 5, 4), (700, 1, 2, 16, 2), (3000, 40, 1, 9, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 1), (60, 3, 2, 5, 4), (700, 1, 2, 16, 2), (3000, 40, 1, 9, 1)]
+)
 def test_outputs_last_state_and_gradients_beside_the_oracle(shape: Any, dtype: Any) -> None:
     params, x, h0 = draw(shape, dtype)
     given = leaves(params, x, h0)
@@ -141,7 +135,12 @@ def test_batch_first_is_the_same_without_a_copy() -> None:
 def test_memory_is_shared_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     original = rnnbptt.bridge.run
-    monkeypatch.setattr(rnnbptt.bridge, "run", lambda point, *rest: seen.append(point) or original(point, *rest))
+
+    def watched(point: Any, *rest: Any) -> Any:
+        seen.append(point)
+        return original(point, *rest)
+
+    monkeypatch.setattr(rnnbptt.bridge, "run", watched)
     given = leaves(*draw())
     linear_rnn(**given)
     for name, array in zip(NAMES, seen[0], strict=True):
@@ -160,13 +159,15 @@ def test_only_the_last_state_and_only_the_outputs() -> None:
 
 
 @pytest.mark.parametrize("wanted", [("x",), ("h0",), ("b_q",), ("W_hh", "x"), ()])
-def test_only_what_requires_grad_is_computed(wanted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_requires_grad_is_computed(
+    wanted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
     original = rnnbptt.bridge.pull
 
-    def watched(point: Any, d_o: Any, d_hT: Any, wrt: Any, *rest: Any) -> Any:
+    def watched(point: Any, cotangents: Any, wrt: Any, *rest: Any) -> Any:
         asked.append(tuple(wrt))
-        return original(point, d_o, d_hT, wrt, *rest)
+        return original(point, cotangents, wrt, *rest)
 
     monkeypatch.setattr(rnnbptt.bridge, "pull", watched)
     given = leaves(*draw(), grad=False)
@@ -249,9 +250,12 @@ def test_vmap() -> None:
 def test_vmap_over_inputs_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[Any] = []
     original = rnnbptt.bridge.run
-    monkeypatch.setattr(
-        rnnbptt.bridge, "run", lambda point, *rest: shapes.append(point[7].shape) or original(point, *rest)
-    )
+
+    def watched(point: Any, *rest: Any) -> Any:
+        shapes.append(point[7].shape)
+        return original(point, *rest)
+
+    monkeypatch.setattr(rnnbptt.bridge, "run", watched)
     args = tensors()
     torch.func.vmap(both, (0, *(None,) * 7))(torch.stack([args[0]] * 4), *args[1:])
     assert shapes == [(T, 4 * B, D)]
@@ -358,7 +362,7 @@ def test_module_to_and_from_params() -> None:
     assert h_T.shape == (B, H)
 
 
-class Sequences(torch.utils.data.Dataset):  # type: ignore[type-arg,misc]
+class Sequences(torch.utils.data.Dataset):  # type: ignore[misc]
     """Outputs of a module, computed where the data are loaded."""
 
     def __init__(self) -> None:
@@ -420,10 +424,10 @@ def test_options_are_checked() -> None:
     given = leaves(*draw(), grad=False)
     for name, bad in (("batch_first", 1), ("return_state", None), ("num_threads", 1.5)):
         with pytest.raises(TypeError, match=f"^{name} must"):
-            linear_rnn(**given, **{name: bad})
-    with pytest.raises(TypeError, match="^dtype must"):
+            linear_rnn(**given, **{name: bad})  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"^dtype must"):
         LinearRNN(1, 2, 3, dtype=torch.float16)
-    with pytest.raises(ValueError, match="^h must"):
+    with pytest.raises(ValueError, match=r"^h must"):
         LinearRNN(1, 0, 3)
     with pytest.raises(TypeError, match=r"^params must be rnnbptt\.Params"):
         LinearRNN.from_params({})  # type: ignore[arg-type]

@@ -1,13 +1,14 @@
-"""What a framework of automatic differentiation needs of a linear RNN: two maps, closed under differentiation.
+"""What a framework of automatic differentiation needs of a linear RNN: two maps, closed under derivatives.
 
-The outputs and the last state are a function of a *point*, the eight arrays ``(W_hx, W_hh, W_qh, b_h, b_q, W_qx,
-h0, x)`` in the order of `rnnbptt.Gradients`. `run` evaluates it, `pull` its vector-Jacobian product. Moved in a
-direction u, a linear RNN is a linear RNN of twice the size:
+The outputs and the last state are a function of a *point*, the eight arrays ``(W_hx, W_hh, W_qh, b_h, b_q,
+W_qx, h0, x)`` in the order of `rnnbptt.Gradients`. `run` evaluates it, `pull` its vector-Jacobian product.
+Moved in a direction u, a linear RNN is a linear RNN of twice the size:
 
     [h; h']_t = [[W_hh, 0], [U_hh, W_hh]] [h; h']_{t-1} + [[W_hx, 0], [U_hx, W_hx]] [x; u_x]_t + [b_h; u_bh]
     [o; o']_t = [[W_qh, 0], [U_qh, W_qh]] [h; h']_t     + [[W_qx, 0], [U_qx, W_qx]] [x; u_x]_t + [b_q; u_bq]
 
-so that derivatives of any order are again `run` and `pull`, at points that `doubled` makes and `halved` undoes.
+so that derivatives of any order are again `run` and `pull`, at points that `doubled` makes and `halved`
+undoes.
 """
 
 from __future__ import annotations
@@ -34,33 +35,34 @@ if TYPE_CHECKING:
 NAMES = Gradients._fields
 
 
-def run(
-    point: Sequence[FloatArray | None], batch_first: bool, num_threads: int | None
-) -> tuple[FloatArray, FloatArray]:
+def run(point: Point, batch_first: bool, num_threads: int | None) -> tuple[FloatArray, FloatArray]:
     """Return the outputs in the layout of ``x``, and the last state (B, h), as arrays of their own."""
     *weights, h0, x = point
-    params = Params(*weights)  # type: ignore[arg-type]  # the first three are there, as is x
-    dataset = Dataset(params, x, h0, batch_first=batch_first)  # type: ignore[arg-type]
+    params = Params(*weights)
+    dataset = Dataset(params, x, h0, batch_first=batch_first)
     return outputs_and_last_state(params, dataset, _validate.num_threads(num_threads))
 
 
 def pull(
-    point: Sequence[FloatArray | None],
-    d_o: FloatArray | None,
-    d_hT: FloatArray | None,
+    point: Point,
+    cotangents: Sequence[FloatArray | None],
     wrt: Sequence[str],
     batch_first: bool,
     num_threads: int | None,
 ) -> list[FloatArray]:
-    """Pull derivatives by outputs and last state back to the arrays that `wrt` names, in its order."""
+    """Pull derivatives by outputs and last state, `cotangents`, back to the arrays that `wrt` names.
+
+    Returns
+    -------
+    list of ndarray
+        Gradients in the order of `wrt`. A cotangent of ``None`` is zero.
+    """
     *weights, h0, x = point
-    params = Params(*weights)  # type: ignore[arg-type]
+    params = Params(*weights)
+    d_o, d_hT = cotangents
     if d_o is None:
-        assert x is not None
         d_o = np.broadcast_to(np.zeros((), params.dtype), (*x.shape[:-1], params.shape[2]))
-    gradients = vjp(
-        params, x, d_o, h0, d_hT=d_hT, batch_first=batch_first, wrt=wrt, num_threads=num_threads  # type: ignore[arg-type]
-    )
+    gradients = vjp(params, x, d_o, h0, d_hT=d_hT, batch_first=batch_first, wrt=wrt, num_threads=num_threads)
     return [getattr(gradients, name) for name in wrt]
 
 
@@ -107,9 +109,7 @@ def checked_shapes(point: Point, batch_first: bool) -> None:
     """
     W_hx, W_hh, W_qh, *_, x = point
     if len(W_hh.shape) != 2 or W_hh.shape[0] != W_hh.shape[1] or W_hh.shape[0] == 0:
-        raise ValueError(
-            f"W_hh must be a square matrix of size at least 1, not of shape {tuple(W_hh.shape)}"
-        )
+        raise ValueError(f"W_hh must be a square matrix of size at least 1, not of shape {tuple(W_hh.shape)}")
     h = W_hh.shape[0]
     if len(W_hx.shape) != 2 or W_hx.shape[0] != h or W_hx.shape[1] == 0:
         raise ValueError(f"W_hx must have shape ({h}, d), not {tuple(W_hx.shape)}")

@@ -89,9 +89,7 @@ def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
     return o
 
 
-def outputs_and_last_state(
-    params: Params, dataset: Dataset, threads: int
-) -> tuple[FloatArray, FloatArray]:
+def outputs_and_last_state(params: Params, dataset: Dataset, threads: int) -> tuple[FloatArray, FloatArray]:
     """Return the outputs in the caller's layout, and the last state (B, h), without keeping the states.
 
     Steps run in windows whose states stay in a cache, one window's memory serving all.

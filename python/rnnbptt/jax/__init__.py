@@ -1,6 +1,7 @@
 """Linear RNNs in JAX, with the forward pass and the exact gradients of the engine: on the CPU.
 
-``import rnnbptt`` alone does not import this. Importing it makes `rnnbptt.Params` a tree that JAX can take apart.
+``import rnnbptt`` alone does not import this. Importing it makes `rnnbptt.Params` a tree that JAX can take
+apart.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""The linear RNN as primitives of JAX, differentiable any number of times, in either mode, under jit and vmap.
+"""The linear RNN as primitives of JAX, differentiable to any order, in either mode, under jit and vmap.
 
 At a point p (see `rnnbptt.bridge`) with outputs and last state f(p), a direction u and cotangents c:
 
@@ -7,12 +7,13 @@ At a point p (see `rnnbptt.bridge`) with outputs and last state f(p), a directio
     pull(p, c)    = f'(p)^T c                   linear in c; its transpose is push
     bend(p, c, u) = d/du pull(p, c)             linear in u, and its own transpose: a Hessian
 
-JAX transposes what is linear and differentiates what is not. With p.u the doubled point, whose outputs are [o; o'],
+JAX transposes what is linear and differentiates what is not. With p.u the doubled point, whose outputs are
+[o; o'],
 
     push(p, u) = second half of run(p.u)        bend(p, c, u) = pull(p.u, [0; c]), folded
 
-so that the derivatives of all four are these four again. Each primitive has as static parameters which of the eight
-arrays of a point are there (`present`) and which it is about (`wrt`), both tuples of indices.
+so that the derivatives of all four are these four again. Each primitive has as static parameters which of
+the eight arrays of a point are there (`present`) and which it is about (`wrt`, `along`): tuples of indices.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def pull(*args: Any, present: Index, wrt: Index) -> list[Any]:
 
 
 def bend(*args: Any, present: Index, along: Index, wrt: Index) -> list[Any]:
-    """Return how `pull` by `wrt` changes where the point moves: point, two cotangents, a direction by `along`."""
+    """Return how `pull` by `wrt` changes: point, two cotangents, a direction of the point by `along`."""
     return bend_p.bind(*args, present=present, along=along, wrt=wrt) if wrt else []
 
 
@@ -126,7 +127,7 @@ def _pull_numpy(*args: Any, present: Index, wrt: Index) -> tuple[Any, ...]:
     point, (d_o, d_hT) = _split(args, len(present))
     # A last state that nothing follows has no gradient to hand in, and leaves the schedule more choice.
     d_hT = d_hT if d_hT.any() else None
-    return tuple(bridge.pull(_full(present, point), d_o, d_hT, [NAMES[i] for i in wrt], False, None))
+    return tuple(bridge.pull(_full(present, point), (d_o, d_hT), [NAMES[i] for i in wrt], False, None))
 
 
 def _run_shapes(*point: Any, present: Index) -> list[Any]:
@@ -139,7 +140,9 @@ def _pull_shapes(*args: Any, present: Index, wrt: Index) -> list[Any]:
     return [args[present.index(i)].update() for i in wrt]
 
 
-def _register_native(primitive: Primitive, numpy_function: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+def _register_native(
+    primitive: Primitive, numpy_function: Callable[..., Any], shapes: Callable[..., Any]
+) -> None:
     """Have a primitive computed by the engine: at once outside jit, by a call back to Python inside."""
 
     def eager(*args: Any, **parameters: Any) -> list[Any]:
@@ -162,7 +165,9 @@ def _register_native(primitive: Primitive, numpy_function: Callable[..., Any], s
     mlir.register_lowering(primitive, lowering, platform="cpu")
 
 
-def _register_composite(primitive: Primitive, function: Callable[..., Any], shapes: Callable[..., Any]) -> None:
+def _register_composite(
+    primitive: Primitive, function: Callable[..., Any], shapes: Callable[..., Any]
+) -> None:
     primitive.multiple_results = True
     primitive.def_impl(function)
     primitive.def_abstract_eval(shapes)
@@ -246,7 +251,7 @@ def _pull_jvp(primals: Arrays, tangents: Arrays, *, present: Index, wrt: Index) 
 def _bend_jvp(
     primals: Arrays, tangents: Arrays, *, present: Index, along: Index, wrt: Index
 ) -> tuple[Any, Any]:
-    # bend(p, c, u) = pull(p.u, [0; c]), folded: linear in c and in u, and moved by r as pull is at p.u by r.0.
+    # bend(p, c, u) = pull(p.u, [0; c]), folded: linear in c and u, moved by r as pull is at p.u by r.0.
     n = len(present)
     point, cotangents, direction = _split(primals, n, 2)
     d_point, d_cotangents, d_direction = _split(tangents, n, 2)
@@ -262,9 +267,7 @@ def _bend_jvp(
     moving, moved = _moving(present, d_point)
     if moving:
         shifted = _doubled(moving, moved, (), ())
-        change = bend(
-            *doubled, *_zeros_before(cotangents), *shifted, present=present, along=moving, wrt=wrt
-        )
+        change = bend(*doubled, *_zeros_before(cotangents), *shifted, present=present, along=moving, wrt=wrt)
         parts.append(_folded(wrt, change))
     return out, _sum(parts, out)
 
@@ -316,7 +319,8 @@ ad.primitive_transposes |= {push_p: _push_transpose, pull_p: _pull_transpose, be
 
 
 def _size(args: Arrays, dims: Arrays) -> int:
-    return next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+    sizes = (a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+    return int(next(sizes))
 
 
 def _merged(array: Any, dim: Any, n: int, axis: int) -> Any:
@@ -361,9 +365,8 @@ def _batching(function: Callable[..., Any], layout: Callable[..., tuple[list[int
 
         def one(of_this: list[Any]) -> list[Any]:
             remaining = iter(of_this)
-            return function(
-                *(next(remaining) if m else a for a, m in zip(args, mapped, strict=True)), **parameters
-            )
+            chosen = [next(remaining) if m else a for a, m in zip(args, mapped, strict=True)]
+            return list(function(*chosen, **parameters))
 
         out = jax.lax.map(one, moved)
         return out, [0] * len(out)

@@ -42,6 +42,21 @@ def linear_rnn(
     return_state: Literal[True],
     num_threads: int | None = ...,
 ) -> tuple[torch.Tensor, torch.Tensor]: ...
+@overload
+def linear_rnn(
+    x: torch.Tensor,
+    W_hx: torch.Tensor,
+    W_hh: torch.Tensor,
+    W_qh: torch.Tensor,
+    b_h: torch.Tensor | None = ...,
+    b_q: torch.Tensor | None = ...,
+    W_qx: torch.Tensor | None = ...,
+    h0: torch.Tensor | None = ...,
+    *,
+    batch_first: bool = ...,
+    return_state: bool,
+    num_threads: int | None = ...,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]: ...
 def linear_rnn(
     x: torch.Tensor,
     W_hx: torch.Tensor,
@@ -102,8 +117,8 @@ def linear_rnn(
         if tensor is None and name not in ("W_hx", "W_qh", "x"):
             continue
         _check(name, tensor)
-        if tensor.dtype != W_hh.dtype:  # type: ignore[union-attr]
-            raise TypeError(f"{name} must have the dtype of W_hh, {W_hh.dtype}, not {tensor.dtype}")  # type: ignore[union-attr]
+        if tensor.dtype != W_hh.dtype:
+            raise TypeError(f"{name} must have the dtype of W_hh, {W_hh.dtype}, not {tensor.dtype}")
     batch_first = _validate.boolean("batch_first", batch_first)
     return_state = _validate.boolean("return_state", return_state)
     bridge.checked_shapes(point, batch_first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..params import Kind
 
 
-class LinearRNN(torch.nn.Module):
+class LinearRNN(torch.nn.Module):  # type: ignore[misc]  # torch is not looked into
     r"""Linear recurrent network with exact gradients by the engine of `rnnbptt`.
 
     .. math::
@@ -113,7 +113,7 @@ class LinearRNN(torch.nn.Module):
         h_T : Tensor, shape (B, h) or (h,)
             Last state, if `return_state`.
         """
-        return linear_rnn(  # type: ignore[call-overload,no-any-return]  # a bool is one of the two literals
+        return linear_rnn(
             x,
             self.W_hx,
             self.W_hh,

@@ -1,8 +1,9 @@
-"""The linear RNN as an operator of PyTorch, differentiable any number of times, in either mode, under vmap.
+"""The linear RNN as an operator of PyTorch, differentiable to any order, in either mode, under vmap.
 
-Two maps, `run` and `pull`, each in two guises that share their formulas: an autograd function, which costs little
-per call and knows forward mode, and an operator of `torch.library`, which tracers and compilers leave alone. Their
-arguments are the eight arrays of a point (see `rnnbptt.bridge`), with ``x`` of shape (T, B, d), or (B, T, d).
+Two maps, `run` and `pull`, each in two guises that share their formulas: an autograd function, which costs
+less per call and knows forward mode, and an operator of `torch.library`, which tracers and compilers leave
+alone. Their arguments are the eight arrays of a point (see `rnnbptt.bridge`), with ``x`` of shape (T, B, d),
+or (B, T, d).
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _run(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def _pull(*args: Any) -> list[torch.Tensor]:
     *tensors, wrt, batch_first, threads = args
     *point, d_o, d_hT = _arrays(tuple(tensors))
-    gradients = bridge.pull(point, d_o, d_hT, _named(wrt), batch_first, threads or None)
+    gradients = bridge.pull(point, (d_o, d_hT), _named(wrt), batch_first, threads or None)
     return [torch.from_numpy(gradient) for gradient in gradients]
 
 
@@ -93,7 +94,7 @@ def _fake_pull(*args: Any) -> list[torch.Tensor]:
 
 
 def _cotangents(grads: tuple[Any, ...]) -> list[torch.Tensor | None]:
-    """Return the gradients by the results of `pull`: an operator gets them as one list, a function one by one."""
+    """Return the gradients by the results of `pull`: operators get one list of them, functions each."""
     return list(grads[0] if len(grads) == 1 and isinstance(grads[0], (list, tuple)) else grads)
 
 
@@ -138,7 +139,7 @@ def _direction(wrt: Sequence[bool], values: Sequence[torch.Tensor | None]) -> li
     return [next(remaining) if wanted else None for wanted in wrt]
 
 
-class _RunFunction(torch.autograd.Function):
+class _RunFunction(torch.autograd.Function):  # type: ignore[misc]  # torch is not looked into
     @staticmethod
     def forward(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
         return _run(*args)
@@ -169,12 +170,14 @@ class _RunFunction(torch.autograd.Function):
         *point, batch_first, threads = args
         batch = 0 if batch_first else 1
         n = info.batch_size
-        h0, x = (_merged(t, dim, n, axis) for t, dim, axis in zip(point[6:], in_dims[6:8], (0, batch), strict=True))
+        h0, x = (
+            _merged(t, dim, n, axis) for t, dim, axis in zip(point[6:], in_dims[6:8], (0, batch), strict=True)
+        )
         o, h_T = run(*point[:6], h0, x, batch_first, threads)
         return (_split(o, n, batch), _split(h_T, n, 0)), (batch, 0)
 
 
-class _PullFunction(torch.autograd.Function):
+class _PullFunction(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(*args: Any) -> tuple[torch.Tensor, ...]:
         return tuple(_pull(*args))
@@ -216,8 +219,8 @@ class _PullFunction(torch.autograd.Function):
             return _one_by_one(pull, info.batch_size, in_dims, args)
         batch = 0 if batch_first else 1
         n = info.batch_size
-        axes = (0, batch, batch, 0)
-        merged = [_merged(t, dim, n, axis) for t, dim, axis in zip(tensors[6:], in_dims[6:10], axes, strict=True)]
+        places = zip(tensors[6:], in_dims[6:10], (0, batch, batch, 0), strict=True)
+        merged = [_merged(t, dim, n, axis) for t, dim, axis in places]
         gradients = pull(*tensors[:6], *merged, wrt, batch_first, threads)
         axes = tuple(axis for axis, wanted in zip((0, batch), wrt[6:], strict=True) if wanted)
         return tuple(_split(g, n, axis) for g, axis in zip(gradients, axes, strict=True)), axes
