@@ -43,7 +43,7 @@ def linear_rnn(
 
     Works under `jax.jit`, `jax.grad`, `jax.jvp`, their compositions to any order, and `jax.vmap`: over `x`
     and `h0` it adds sequences to the batch, over parameters it calls once per network. Inside jit the engine
-    is called back through Python, at some 0.1 ms per call.
+    is called back through Python, at some 0.06 ms per call.
 
     Parameters
     ----------
