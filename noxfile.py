@@ -20,10 +20,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def peers(session: nox.Session) -> None:
-    """Compare gradients with those of PyTorch and JAX."""
+    """Compare gradients with those of PyTorch and JAX, and run the bridges to them."""
     # This release has a CPU build among the ordinary wheels; others bring gigabytes of CUDA.
     session.install(".[test]", "torch==2.13.0", "jax", "jaxlib")
-    session.run("pytest", "tests/test_peers.py", *session.posargs)
+    selection = [f"tests/test_{subject}.py" for subject in ("peers", "bridge", "torch", "jax", "docs")]
+    session.run("pytest", *selection, *session.posargs)
 
 
 def _runtime_library(name: str) -> str:

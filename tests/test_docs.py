@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,17 @@ def test_page_runs_and_prints_what_it_says(page: str, least: int) -> None:
             assert MACHINES.sub("", printed) == MACHINES.sub("", text), f"block {number}"
             printed = ""
     assert printed == ""
+
+
+def test_pytorch_and_jax_runs_and_prints_what_it_says() -> None:
+    for name in ("torch", "jax"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: nox -s peers")
+    # A process of its own: the page sets JAX to float64.
+    blocks = BLOCK.findall((DOCS / "pytorch-and-jax.md").read_text(encoding="utf-8"))
+    code = "".join(text for kind, text in blocks if kind == "python")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(text for kind, text in blocks if kind == "text")
 
 
 def test_links_lead_somewhere() -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _FORWARD = {np.dtype(np.float32): _core.forward32, np.dtype(np.float64): _core.forward64}
 _LINEAR_SCAN = {np.dtype(np.float32): _core.linear_scan32, np.dtype(np.float64): _core.linear_scan64}
 
+#: Bytes of states that one window of `outputs_and_last_state` keeps: about a core's own cache.
+_WINDOW_BYTES = 2**20
+
 STATE_METHODS = ("recursion", "closed_form", "scan")
 
 
@@ -92,6 +95,29 @@ def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
         assert running is not None
         _validate.time_major(o, dataset.batched, dataset.batch_first)[~running] = 0
     return o
+
+
+def outputs_and_last_state(params: Params, dataset: Dataset, threads: int) -> tuple[FloatArray, FloatArray]:
+    """Return the outputs in the caller's layout, and the last state (B, h), without keeping the states.
+
+    Steps run in windows whose states stay in a cache, one window's memory serving all.
+    """
+    T, B = dataset.steps, dataset.batch
+    _, h, q = params.shape
+    window = min(T, max(1, _WINDOW_BYTES // (B * h * params.dtype.itemsize)))
+    hidden = _validate.allocate("hidden", (window, B, h), params.dtype)
+    o = dataset.result("o", q)
+    time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
+    weights, run = params._arrays, _FORWARD[params.dtype]
+    last = dataset.start
+    for first in range(0, T, window):
+        inputs = dataset.inputs[first : first + window]
+        shape = (len(inputs), B, *params.shape)
+        states = hidden[: len(inputs)]
+        run(shape, weights, inputs, last, states, time_major[first : first + window], threads)
+        last = states[-1].copy()
+    assert last is not None
+    return o, last
 
 
 def _run_forward(params: Params, dataset: Dataset, hidden: FloatArray, o: FloatArray, threads: int) -> None:

@@ -1,0 +1,115 @@
+"""The maps that frameworks of automatic differentiation build on; what importing the bridges asks for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnnbptt
+from rnnbptt import bridge, trajectories
+from tolerances import COMPLEX_STEP, FORMS, relative_error
+
+
+def draw(seed: int) -> tuple[list[Any], list[Any]]:
+    """Draw a point and a direction."""
+    rng = np.random.default_rng(seed)
+    points = []
+    for _ in range(2):
+        params = rnnbptt.Params.random(2, 3, 2, biases=True, direct=True, rng=rng)
+        points.append(
+            [*(a for _, a in params.items()), rng.standard_normal((4, 3)), rng.standard_normal((6, 4, 2))]
+        )
+    return points[0], points[1]
+
+
+def plain(point: list[Any]) -> tuple[Any, Any]:
+    """Run the network step by step; complex numbers too."""
+    W_hx, W_hh, W_qh, b_h, b_q, W_qx, h, x = point
+    outputs = []
+    for step in x:
+        h = step @ W_hx.T + h @ W_hh.T + b_h
+        outputs.append(h @ W_qh.T + step @ W_qx.T + b_q)
+    return np.array(outputs), h
+
+
+def second_half(array: Any) -> Any:
+    return array[..., array.shape[-1] // 2 :]
+
+
+def doubled(point: list[Any], direction: list[Any]) -> list[Any]:
+    return bridge.doubled(point, direction, np.concatenate, np.zeros_like)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_windows_change_nothing(batch_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    point, _ = draw(0)
+    expected = plain(point)
+    if batch_first:
+        point[7] = point[7].swapaxes(0, 1)
+    for window in (1, 2 * 4 * 3 * 8, 2**20):  # one step, two steps, all of them
+        monkeypatch.setattr(trajectories, "_WINDOW_BYTES", window)
+        o, h_T = bridge.run(point, batch_first, None)
+        assert relative_error(o.swapaxes(0, 1) if batch_first else o, expected[0]) <= FORMS
+        assert relative_error(h_T, expected[1]) <= FORMS
+        assert h_T.base is None
+
+
+def test_the_doubled_network_computes_the_directional_derivative() -> None:
+    point, direction = draw(1)
+    step = 1e-30
+    shifted = plain([p + 1j * step * u for p, u in zip(point, direction, strict=True)])
+    for both, value in zip(bridge.run(doubled(point, direction), False, None), shifted, strict=True):
+        assert relative_error(both[..., : both.shape[-1] // 2], value.real) <= FORMS
+        assert relative_error(second_half(both), value.imag / step) <= COMPLEX_STEP
+
+
+def test_folding_is_the_transpose_of_doubling() -> None:
+    # <c, second half of run(p.u)> is linear in u, and bent by p: its gradient by p, along v, both ways round.
+    point, u = draw(2)
+    v = draw(3)[0]
+    rng = np.random.default_rng(4)
+    o, h_T = bridge.run(point, False, None)
+    cotangents = [rng.standard_normal(r.shape) for r in (o, h_T)]
+    late = [np.concatenate([np.zeros_like(c), c], -1) for c in cotangents]
+
+    def bend(along: list[Any], against: list[Any]) -> float:
+        pulled = bridge.pull(doubled(point, along), late, bridge.NAMES, False, None)
+        folded = [bridge.halved(name, g) for name, g in zip(bridge.NAMES, pulled, strict=True)]
+        return sum(float((f * w).sum()) for f, w in zip(folded, against, strict=True))
+
+    assert bend(u, v) == pytest.approx(bend(v, u), rel=FORMS)
+    step = 1e-30
+    moved = [p + 1j * step * w for p, w in zip(point, v, strict=True)]
+    both = plain(doubled(moved, u))
+    expected = sum((c * second_half(b).imag).sum() / step for c, b in zip(cotangents, both, strict=True))
+    assert bend(u, v) == pytest.approx(expected, rel=COMPLEX_STEP)
+
+
+def test_absent_terms_stay_absent() -> None:
+    params = rnnbptt.Params.random(2, 3, 1, rng=0)
+    x = np.ones((4, 1, 2))
+    point = [params.W_hx, params.W_hh, params.W_qh, None, None, None, None, x]
+    assert [a is None for a in doubled(point, [None] * 8)] == [a is None for a in point]
+    (d_x,) = bridge.pull(point, (None, np.ones((1, 3))), ["x"], False, None)
+    expected = rnnbptt.vjp(params, x, np.zeros((4, 1, 1)), d_hT=np.ones((1, 3)), wrt=["x"]).x
+    assert expected is not None
+    assert np.array_equal(d_x, expected)
+
+
+@pytest.mark.parametrize(("module", "package"), [("torch", "PyTorch"), ("jax", "JAX")])
+def test_without_the_framework_the_error_names_the_extra(module: str, package: str) -> None:
+    code = f"""
+import sys
+sys.modules["{module}"] = None
+import rnnbptt
+try:
+    import rnnbptt.{module}
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"rnnbptt.{module} needs {package}: pip install 'rnnbptt[{module}]'\n"
