@@ -45,17 +45,47 @@ def doubled(point: list[Any], direction: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_windows_change_nothing(batch_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("T", "B"), [(1, 1), (6, 4), (37, 1), (403, 1), (2500, 2)])
+def test_outputs_and_last_state(T: int, B: int, batch_first: bool) -> None:
+    rng = np.random.default_rng(T)
     point, _ = draw(0)
+    point[6], point[7] = rng.standard_normal((B, 3)), rng.standard_normal((T, B, 2))
     expected = plain(point)
     if batch_first:
         point[7] = point[7].swapaxes(0, 1)
-    for window in (1, 2 * 4 * 3 * 8, 2**20):  # one step, two steps, all of them
-        monkeypatch.setattr(trajectories, "_WINDOW_BYTES", window)
-        o, h_T = bridge.run(point, batch_first, None)
-        assert relative_error(o.swapaxes(0, 1) if batch_first else o, expected[0]) <= FORMS
-        assert relative_error(h_T, expected[1]) <= FORMS
-        assert h_T.base is None
+    o, h_T = bridge.run(point, batch_first, None)
+    assert relative_error(o.swapaxes(0, 1) if batch_first else o, expected[0]) <= FORMS
+    assert relative_error(h_T, expected[1]) <= FORMS
+    assert h_T.base is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("window", [0, 5])
+@pytest.mark.parametrize("levels", [0, 1, 3, 5])
+def test_outputs_on_every_schedule(levels: int, window: int, dtype: Any) -> None:
+    rng = np.random.default_rng(levels)
+    for radius in (0.5, 1.0):
+        params = rnnbptt.Params.random(
+            3, 9, 2, biases=True, direct=True, spectral_radius=radius, rng=rng, dtype=dtype
+        )
+        x, h0 = rng.standard_normal((203, 2, 3)).astype(dtype), rng.standard_normal((2, 9)).astype(dtype)
+        hidden, o = rnnbptt.reference.forward(params, x, h0)
+        dataset = rnnbptt.dataset.Dataset(params, x, h0)
+        found, last = np.empty_like(o, dtype), np.empty((2, 9), dtype)
+        problem = dataset.pose("given", None, levels=levels, window=window)
+        problem.outputs(params._arrays, found, last, 2)
+        tolerance = 200 * float(np.finfo(dtype).eps)
+        assert relative_error(found, o) <= tolerance
+        assert relative_error(last, hidden[-1]) <= tolerance
+
+
+def test_outputs_before_an_infinite_input_stay_finite() -> None:
+    params = rnnbptt.Params.random(2, 40, 2, rng=0)
+    x = np.ones((5000, 2))
+    x[4990] = np.inf
+    o, _ = trajectories.outputs_and_last_state(params, rnnbptt.dataset.Dataset(params, x), 1)
+    assert np.isfinite(o[:4990]).all()
+    assert not np.isfinite(o[4990:]).any()
 
 
 def test_the_doubled_network_computes_the_directional_derivative() -> None:

@@ -149,6 +149,20 @@ class BoundProblem {
     });
   }
 
+  // Fills o, (T, B, q), and the last states, (B, h) or None.
+  void outputs(const py::tuple& weights, const py::object& o, const py::object& last, int threads) const {
+    const Shape& s = problem_.shape;
+    const Params<const Scalar> from = params<Scalar>(weights, s);
+    const auto to = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
+    auto* states = output<Scalar>(last, "last", s.B * s.h);
+    if (!to || (states != nullptr && problem_.lengths != nullptr)) misfit("o");
+    BorrowedWorkspace borrowed;
+    Workspace& workspace = borrowed.get();
+    without_gil(threads, [&](Run& run) {
+      rnnbptt::outputs<Scalar>(run, workspace, from, problem_, to, states, schedule_);
+    });
+  }
+
   // What the last gradient was computed with.
   py::dict taken() const {
     py::dict result;
@@ -274,6 +288,7 @@ void register_as(py::module_& module, const char* name) {
            py::arg("d_x"), py::arg("d_o"), py::arg("shift"), py::arg("shifted"), py::arg("cuts"),
            py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
+      .def("outputs", &Bound::outputs, py::arg("params"), py::arg("o"), py::arg("last"), py::arg("threads"))
       .def("residuals", &Bound::residuals, py::arg("theta"), py::arg("terms"), py::arg("r"),
            py::arg("threads"))
       .def("jacobian", &Bound::jacobian, py::arg("theta"), py::arg("terms"), py::arg("first"),

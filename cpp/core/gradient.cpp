@@ -50,16 +50,12 @@ class Sweep {
         B_(problem.shape.B) {}
 
   double operator()(Taken& taken) {
-    Index longest = problem_.shape.T;
-    if (problem_.lengths != nullptr)
-      longest = static_cast<Index>(*std::max_element(problem_.lengths, problem_.lengths + B_));
-    const Index steps = (longest + model_.L - 1) / model_.L;
-    length_ = std::max<Index>(1, std::min(schedule_.window, steps));
-    const Index windows = std::max<Index>(1, (steps + length_ - 1) / length_);
+    const Index windows = divide();
     taken.L = model_.L;
     taken.windows = windows;
     const bool keep = schedule_.keep && windows > 1;
-    allocate(windows, steps, keep);
+    allocate(windows, keep);
+    allocate_backward();
 
     // Forward. Without room for all states, only those that windows start from are kept; the last window is
     // then run by the backward sweep alone.
@@ -84,6 +80,31 @@ class Sweep {
     }
     finish();
     return loss;
+  }
+
+  // Forward alone: o, and where `last` is not null the states, (B, h), after the last coarse step that is
+  // complete.
+  void outputs_alone(SequenceView<Scalar> o, State* last) {
+    evaluated_ = o;
+    const Index windows = divide();
+    allocate(windows, false);
+    const Index complete = problem_.shape.T / model_.L;
+    const Index holder = std::min(complete / length_, windows - 1);
+    run_stages({inputs(load(0))});
+    for (Index w = 0; w < windows; ++w) {
+      Rows& rows = load(w);
+      begin_states(rows);
+      run_chain(rows, w + 1 < windows ? inputs(load(w + 1)) : Stage{},
+                w > 0 ? evaluations(load(w - 1)) : Stage{});
+      keep_states(rows);
+      if (last == nullptr || w != holder) continue;
+      for (const Segment& segment : rows.window.segments) {
+        const State* state = chain_.base + (segment.first_row + complete - w * length_) * chain_row();
+        std::copy(state, state + h_, last + segment.sequence * h_);
+      }
+    }
+    run_stages({evaluations(load(windows - 1))});
+    clear_behind_ends(o, problem_.shape.q);
   }
 
   // Whether something not finite would have spread, through the zeros of a lift's direct term, to gradients
@@ -163,45 +184,65 @@ class Sweep {
     return true;
   }
 
-  void allocate(Index windows, Index steps, bool keep) {
+  // Cuts time into windows and returns their number.
+  Index divide() {
+    Index longest = problem_.shape.T;
+    if (problem_.lengths != nullptr)
+      longest = static_cast<Index>(*std::max_element(problem_.lengths, problem_.lengths + B_));
+    steps_ = (longest + model_.L - 1) / model_.L;
+    length_ = std::max<Index>(1, std::min(schedule_.window, steps_));
+    return std::max<Index>(1, (steps_ + length_ - 1) / length_);
+  }
+
+  // What every pass needs: the states of all windows, or of those in flight.
+  void allocate(Index windows, bool keep) {
     x_row_ = padded<Scalar>(model_.inputs);
     o_row_ = padded<Scalar>(model_.outputs);
     s_row_ = padded<Scalar>(h_);
     wide_row_ = padded<State>(h_);
     const Index row_size = x_row_ + o_row_ + 2 * s_row_;
     block_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_block);
+    const bool forward_alone = static_cast<bool>(evaluated_);
+    in_flight_.resize((keep || forward_alone) && windows > 1 ? 3 : 1);
     // Every sequence adds the row of its start state.
-    Index most = B_ * (length_ + 1);
-    if (windows == 1 && problem_.lengths != nullptr) most = make_window(problem_, model_.L, 0, steps).rows;
-    Index all = most;
+    most_rows_ = B_ * (length_ + 1);
+    if (windows == 1 && problem_.lengths != nullptr)
+      most_rows_ = make_window(problem_, model_.L, 0, steps_).rows;
     first_rows_.assign(static_cast<std::size_t>(windows), 0);
-    if (keep) {
-      all = 0;
-      for (Index w = 0; w < windows; ++w) {
-        first_rows_[static_cast<std::size_t>(w)] = all;
-        all += make_window(problem_, model_.L, w * length_, (w + 1) * length_).rows;
-      }
+    Index all = 0;
+    for (Index w = 0; w < windows; ++w) {
+      if (!keep) all = w % static_cast<Index>(in_flight_.size()) * most_rows_;
+      first_rows_[static_cast<std::size_t>(w)] = all;
+      if (keep) all += make_window(problem_, model_.L, w * length_, (w + 1) * length_).rows;
     }
+    if (!keep) all = static_cast<Index>(in_flight_.size()) * most_rows_;
     states_ = workspace_.take<Scalar>(all * s_row_);
-    in_flight_.resize(keep ? 3 : 1);
     for (Rows& rows : in_flight_) {
-      rows.x = workspace_.take<Scalar>(most * x_row_);
-      rows.d = workspace_.take<Scalar>(most * o_row_);
-      rows.g = workspace_.take<Scalar>(most * s_row_);
-      if constexpr (is_wide) rows.wide = workspace_.take<State>(most * wide_row_);
-      if (gradients_.x) rows.dx = workspace_.take<Scalar>(most * x_row_);
+      rows.x = workspace_.take<Scalar>(most_rows_ * x_row_);
+      rows.d = workspace_.take<Scalar>(most_rows_ * o_row_);
+      if constexpr (is_wide) rows.wide = workspace_.take<State>(most_rows_ * wide_row_);
     }
     Index most_lanes = B_;
-    if (problem_.block > 0) most_lanes += B_ + most * model_.L / problem_.block;
+    if (problem_.block > 0) most_lanes += B_ + most_rows_ * model_.L / problem_.block;
     if (problem_.cuts != nullptr)
       most_lanes +=
-          std::min<Index>(most, std::count(problem_.cuts, problem_.cuts + problem_.shape.T * B_, 1));
+          std::min<Index>(most_rows_, std::count(problem_.cuts, problem_.cuts + problem_.shape.T * B_, 1));
     lane_starts_ = workspace_.take<State>(most_lanes * h_);
     kept_ = workspace_.take<State>((windows + 1) * B_ * h_);
     if (problem_.h0 != nullptr)
       std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
     else
       std::fill(kept_, kept_ + B_ * h_, State{0});
+    if (in_pieces()) jump_T_ = jump_of(run_, workspace_, model_.A_view.transposed(), schedule_.piece);
+  }
+
+  bool in_pieces() const { return schedule_.piece > 0 && std::min(length_, steps_) > schedule_.piece; }
+
+  void allocate_backward() {
+    for (Rows& rows : in_flight_) {
+      rows.g = workspace_.take<Scalar>(most_rows_ * s_row_);
+      if (gradients_.x) rows.dx = workspace_.take<Scalar>(most_rows_ * x_row_);
+    }
     set_size_ = coarsening_.sums_size();
     biases_size_ = coarsening_.biases_size();
     collected_ = collect_for(gradients_.params);
@@ -214,10 +255,7 @@ class Sweep {
       flow = scaled(model_.A_view, problem_.flow);
       flow_ = pack<State>(workspace_, flow);
     }
-    if (schedule_.piece > 0 && std::min(length_, steps) > schedule_.piece) {
-      jump_T_ = jump_of(run_, workspace_, model_.A_view.transposed(), schedule_.piece);
-      if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
-    }
+    if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
     if (problem_.y && problem_.loss != Loss::given)
       targets_ = workspace_.take<Scalar>(schedule_.splits * block_ * o_row_);
   }
@@ -358,13 +396,23 @@ class Sweep {
     });
   }
 
+  // The stage of a forward pass alone.
+  Stage evaluations(Rows& rows) { return over_splits(rows, work_of_outputs(), &Sweep::evaluations_of); }
+
+  void evaluations_of(Rows& rows, Index split, int worker) {
+    for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
+      const Index from = std::max<Index>(first, 1);
+      if (from == to) return;
+      evaluate_outputs(rows, from, to);
+      scatter(rows.window, model_.L, rows.d, o_row_, problem_.shape.q, from, to, evaluated_);
+    });
+  }
+
   // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
   Index state_row() const { return model_.lifted ? -1 : 0; }
 
-  void differentiate_outputs(Rows& rows, Index from, Index to, Index split) {
+  void evaluate_outputs(Rows& rows, Index from, Index to) {
     Scalar* o = rows.d + from * o_row_;
-    if (problem_.loss == Loss::given)
-      return gather(rows.window, model_.L, problem_.y, problem_.shape.q, from, to, rows.d, o_row_);
     multiply<Scalar>(to - from, {rows.s + (from + state_row()) * s_row_, s_row_}, model_.Obs_T,
                      {model_.bias_o, 0}, {o, o_row_});
     for (const DirectBand<Scalar>& band : model_.direct) {
@@ -372,6 +420,12 @@ class Sweep {
       multiply<Scalar>(to - from, {rows.x + from * x_row_, x_row_}, band.transposed, {part, o_row_},
                        {part, o_row_});
     }
+  }
+
+  void differentiate_outputs(Rows& rows, Index from, Index to, Index split) {
+    if (problem_.loss == Loss::given)
+      return gather(rows.window, model_.L, problem_.y, problem_.shape.q, from, to, rows.d, o_row_);
+    evaluate_outputs(rows, from, to);
     losses_[split] += loss_rows(problem_, rows.window, model_.L, from, to, rows.d, o_row_,
                                 targets_ + split * block_ * o_row_);
   }
@@ -529,14 +583,15 @@ class Sweep {
       std::swap(collected_, shifted_);
       hand_over();
     }
-    if (!gradients_.x && !gradients_.o) return;
-    // Steps behind the end of a sequence influence nothing.
-    const Shape& shape = problem_.shape;
+    if (gradients_.x) clear_behind_ends(gradients_.x, problem_.shape.d);
+    if (gradients_.o) clear_behind_ends(gradients_.o, problem_.shape.q);
+  }
+
+  // Steps behind the end of a sequence influence nothing.
+  void clear_behind_ends(SequenceView<Scalar> sequence, Index size) {
     for (Index b = 0; b < B_; ++b)
-      for (Index t = problem_.length(b); t < shape.T; ++t) {
-        if (gradients_.x) std::fill(gradients_.x.at(t, b), gradients_.x.at(t, b) + shape.d, Scalar{0});
-        if (gradients_.o) std::fill(gradients_.o.at(t, b), gradients_.o.at(t, b) + shape.q, Scalar{0});
-      }
+      for (Index t = problem_.length(b); t < problem_.shape.T; ++t)
+        std::fill(sequence.at(t, b), sequence.at(t, b) + size, Scalar{0});
   }
 
   // --- the chain of states, in their own precision: on the rows themselves or on a wide copy
@@ -557,7 +612,7 @@ class Sweep {
     chain_.step = forward ? chain_row() : -chain_row();
     chain_.starts = lane_starts_;
     chain_.jump = forward ? jump_T_ : jump_;
-    chain_.piece = jump_.data != nullptr ? schedule_.piece : 0;
+    chain_.piece = chain_.jump.data != nullptr ? schedule_.piece : 0;
     chain_.lanes.clear();
     for (const Stretch& stretch : stretches_)
       chain_.lanes.push_back({(stretch.row + (forward ? 1 : -1)) * chain_row(), stretch.steps});
@@ -635,7 +690,9 @@ class Sweep {
   const Index h_, B_;
 
   bool leaked_ = false;
+  Index steps_ = 0;   // coarse steps of the longest sequence
   Index length_ = 0;  // coarse steps of a window
+  Index most_rows_ = 0;
   Index block_ = 0;
   Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
   std::vector<Rows> in_flight_;
@@ -651,11 +708,54 @@ class Sweep {
   State* kept_ = nullptr;         // (windows + 1, B, h): states at the starts of windows
   Index set_size_ = 0, biases_size_ = 0;
   Collected collected_, shifted_;
-  bool second_ = false;  // whether this is the backward pass for d_o of later steps
-  Index stated_ = -1;    // the window whose states are held, where they are not all
+  SequenceView<Scalar> evaluated_;  // outputs of a forward pass alone
+  bool second_ = false;             // whether this is the backward pass for d_o of later steps
+  Index stated_ = -1;               // the window whose states are held, where they are not all
   double* losses_ = nullptr;
   Scalar* targets_ = nullptr;  // (splits, block_) rows
 };
+
+}  // namespace
+
+namespace {
+
+// The squares of W_hh that a schedule asks for, and the schedule that follows from how many there are.
+template <typename Scalar>
+struct Plan {
+  Squares squares;
+  Schedule schedule;
+  int levels = 0;
+
+  // Whether the chain of states is to be carried in float64.
+  bool wide() const { return levels > 0 && !squares.forgetting; }
+};
+
+template <typename Scalar>
+Plan<Scalar> plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                              const Problem<Scalar>& problem, bool input_gradient, const Schedule& schedule) {
+  Plan<Scalar> result{{}, schedule, 0};
+  if (schedule.levels == 0) return result;
+  const Index h = problem.shape.h;
+  auto* W_hh = workspace.take<double>(h * h);
+  std::copy(params.W_hh, params.W_hh + h * h, W_hh);
+  result.squares =
+      repeated_squares(run, workspace, h, W_hh, schedule.levels, sizeof(Scalar) == sizeof(double));
+  result.levels = static_cast<int>(result.squares.powers.size()) - 1;
+  if (result.levels < schedule.levels) {
+    // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
+    result.schedule.choices.levels = result.levels;
+    result.schedule = plan(problem, params.b_h != nullptr, input_gradient, result.schedule.choices);
+  }
+  return result;
+}
+
+template <typename Scalar>
+Schedule without_lift(const Params<const Scalar>& params, const Problem<Scalar>& problem, bool input_gradient,
+                      const Schedule& schedule) {
+  Choices plain = schedule.choices;
+  plain.levels = 0;
+  return plan(problem, params.b_h != nullptr, input_gradient, plain);
+}
 
 }  // namespace
 
@@ -665,46 +765,77 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
                 Taken* taken) {
   workspace.reset();
   Taken report;
-  constexpr bool is_double = sizeof(Scalar) == sizeof(double);
-  Squares squares;
-  if (schedule.levels > 0) {
-    const Index h = problem.shape.h;
-    auto* W_hh = workspace.take<double>(h * h);
-    std::copy(params.W_hh, params.W_hh + h * h, W_hh);
-    squares = repeated_squares(run, workspace, h, W_hh, schedule.levels, is_double);
-  }
-  const int levels = squares.powers.empty() ? 0 : static_cast<int>(squares.powers.size()) - 1;
-  const bool bias = params.b_h != nullptr;
-  Schedule followed = schedule;
-  if (levels < schedule.levels) {
-    // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
-    followed.choices.levels = levels;
-    followed = plan(problem, bias, static_cast<bool>(gradients.x), followed.choices);
-  }
+  const auto input_gradient = static_cast<bool>(gradients.x);
+  const auto chosen = plan_with_powers(run, workspace, params, problem, input_gradient, schedule);
   double loss = 0;
   bool leaked = false;
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, squares.powers,
-                                         static_cast<bool>(gradients.x));
-    Sweep<Scalar, State> sweep(run, workspace, problem, gradients, followed, coarsening);
+    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.squares.powers,
+                                         input_gradient);
+    Sweep<Scalar, State> sweep(run, workspace, problem, gradients, chosen.schedule, coarsening);
     loss = sweep(report);
     leaked = sweep.leaked();
   };
-  if (levels > 0 && !squares.forgetting)
+  if (chosen.wide())
     sweep_in(double{});
   else
     sweep_in(Scalar{});
-  if (leaked) {
-    Choices plain = schedule.choices;
-    plain.levels = 0;
-    return gradient(run, workspace, params, problem, gradients, plan(problem, bias, true, plain), taken);
-  }
-  report.schedule = followed;
+  if (leaked)
+    return gradient(run, workspace, params, problem, gradients, without_lift(params, problem, true, schedule),
+                    taken);
+  report.schedule = chosen.schedule;
   if (taken != nullptr) *taken = report;
   return loss;
 }
 
+template <typename Scalar>
+void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+             const Problem<Scalar>& problem, SequenceView<Scalar> o, Scalar* last, const Schedule& schedule) {
+  workspace.reset();
+  const Shape& s = problem.shape;
+  const auto chosen = plan_with_powers(run, workspace, params, problem, false, schedule);
+  Index L = 1;
+  const auto sweep_in = [&](auto state) {
+    using State = decltype(state);
+    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.squares.powers, false);
+    const Gradients<Scalar> none;
+    Sweep<Scalar, State> sweep(run, workspace, problem, none, chosen.schedule, coarsening);
+    auto* states = last != nullptr ? workspace.take<State>(s.B * s.h) : nullptr;
+    sweep.outputs_alone(o, states);
+    if (last != nullptr)
+      std::transform(states, states + s.B * s.h, last, [](State v) { return static_cast<Scalar>(v); });
+    L = coarsening.model().L;
+  };
+  if (chosen.wide())
+    sweep_in(double{});
+  else
+    sweep_in(Scalar{});
+  if (L == 1) return;
+  for (Index t = 0; t < s.T; ++t)
+    for (Index b = 0; b < s.B; ++b)
+      if (!std::all_of(o.at(t, b), o.at(t, b) + s.q, [](Scalar v) { return std::isfinite(v); }))
+        // Through the zeros of a lift's direct term it may have spread to steps before it.
+        return outputs(run, workspace, params, problem, o, last,
+                       without_lift(params, problem, false, schedule));
+  if (last == nullptr) return;
+  // The steps behind the last complete chunk.
+  const auto W_hh =
+      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hh, s.h, s.h, s.h}.transposed());
+  const auto W_hx =
+      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, s.h, s.d, s.d}.transposed());
+  auto* next = workspace.take<Scalar>(s.B * s.h);
+  for (Index t = s.T / L * L; t < s.T; ++t) {
+    multiply<Scalar>(s.B, {problem.x.at(t, 0), problem.x.sequence}, W_hx, {params.b_h, 0}, {next, s.h});
+    multiply<Scalar>(s.B, {last, s.h}, W_hh, {next, s.h}, {next, s.h});
+    std::copy(next, next + s.B * s.h, last);
+  }
+}
+
+template void outputs(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
+                      SequenceView<float>, float*, const Schedule&);
+template void outputs(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
+                      SequenceView<double>, double*, const Schedule&);
 template double gradient(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
                          const Gradients<float>&, const Schedule&, Taken*);
 template double gradient(Run&, Workspace&, const Params<const double>&, const Problem<double>&,

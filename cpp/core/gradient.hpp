@@ -1,4 +1,4 @@
-// The gradient of a problem: forward, loss, backward.
+// The gradient of a problem: forward, loss, backward; and its outputs alone.
 #pragma once
 
 #include "core/schedule.hpp"
@@ -18,5 +18,11 @@ template <typename Scalar>
 double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params,
                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,
                 Taken* taken);
+
+// The outputs of a problem, of which inputs, initial state and lengths count; and each sequence's last state,
+// (B, h) or null, for problems without lengths. States are not formed.
+template <typename Scalar>
+void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+             const Problem<Scalar>& problem, SequenceView<Scalar> o, Scalar* last, const Schedule& schedule);
 
 }  // namespace rnnbptt

@@ -134,7 +134,9 @@ def jvp(
     dataset.start = both.pop("h0", None)
     # Of the outputs, the tangent alone.
     tangent = {name: part[q:] if name in ("W_qh", "b_q", "W_qx") else part for name, part in both.items()}
-    return outputs(Params(**tangent), dataset, threads)
+    model = Params(**tangent)
+    dataset.shape = model.shape
+    return outputs(model, dataset, threads)
 
 
 def direction_of(name: str, given: object, params: Params) -> dict[str, FloatArray]:

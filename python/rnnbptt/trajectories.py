@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 _FORWARD = {np.dtype(np.float32): _core.forward32, np.dtype(np.float64): _core.forward64}
 _LINEAR_SCAN = {np.dtype(np.float32): _core.linear_scan32, np.dtype(np.float64): _core.linear_scan64}
 
-#: Bytes of states that one window of `outputs_and_last_state` keeps: about a core's own cache.
-_WINDOW_BYTES = 2**20
-
 STATE_METHODS = ("recursion", "closed_form", "scan")
 
 
@@ -86,37 +83,18 @@ def states(params: Params, dataset: Dataset, threads: int) -> FloatArray:
 
 def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
     """Return the outputs for a data set, in the caller's layout; zero beyond the ends of sequences."""
-    _, h, q = params.shape
-    hidden = dataset.result("hidden", h)
-    o = dataset.result("o", q)
-    _run_forward(params, dataset, hidden, o, threads)
-    if dataset.lengths is not None:
-        running = _validate.used_steps(None, dataset.lengths, dataset.steps)
-        assert running is not None
-        _validate.time_major(o, dataset.batched, dataset.batch_first)[~running] = 0
+    o = dataset.result("o", params.shape[2])
+    time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
+    dataset.pose("given", None).outputs(params._arrays, time_major, None, threads)
     return o
 
 
 def outputs_and_last_state(params: Params, dataset: Dataset, threads: int) -> tuple[FloatArray, FloatArray]:
-    """Return the outputs in the caller's layout, and the last state (B, h), without keeping the states.
-
-    Steps run in windows whose states stay in a cache, one window's memory serving all.
-    """
-    T, B = dataset.steps, dataset.batch
-    _, h, q = params.shape
-    window = min(T, max(1, _WINDOW_BYTES // (B * h * params.dtype.itemsize)))
-    hidden = _validate.allocate("hidden", (window, B, h), params.dtype)
-    o = dataset.result("o", q)
+    """Return the outputs in the caller's layout, and the last state (B, h), without forming the states."""
+    o = dataset.result("o", params.shape[2])
     time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
-    weights, run = params._arrays, _FORWARD[params.dtype]
-    last = dataset.start
-    for first in range(0, T, window):
-        inputs = dataset.inputs[first : first + window]
-        shape = (len(inputs), B, *params.shape)
-        states = hidden[: len(inputs)]
-        run(shape, weights, inputs, last, states, time_major[first : first + window], threads)
-        last = states[-1].copy()
-    assert last is not None
+    last = _validate.allocate("h_T", (dataset.batch, params.shape[1]), params.dtype)
+    dataset.pose("given", None).outputs(params._arrays, time_major, last, threads)
     return o, last
 
 
