@@ -20,6 +20,7 @@ import rnnbptt
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
 PUBLIC = {
+    "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
@@ -31,6 +32,7 @@ PUBLIC = {
     "explain",
     "forward",
     "get_num_threads",
+    "gradient_flow",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",

@@ -17,6 +17,7 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
 
 from . import reference
 from .clipping import clip_by_global_norm
+from .flow import GradientFlow, gradient_flow
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
 from .powers import matrix_powers, power_norms
@@ -28,6 +29,7 @@ from .trajectories import forward, linear_scan, state_gradients
 __version__ = _core.__version__
 
 __all__ = [
+    "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
@@ -39,6 +41,7 @@ __all__ = [
     "explain",
     "forward",
     "get_num_threads",
+    "gradient_flow",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",

@@ -61,6 +61,7 @@ class ChunkedRecurrence:
         blocks[-1] = U.T
         for j in range(L - 1, 0, -1):
             blocks[j - 1] = blocks[j] @ W.T
+        self._blocks = blocks
         entering = self._inputs.reshape(chunks, B, L * m) @ blocks.reshape(L * m, h)
         first = raw_if_tame(start)
         ends = scan(power(W, L, threads), Scaled(entering, self._top), first, threads)
@@ -77,6 +78,29 @@ class ChunkedRecurrence:
         """Whether all states are ordinary numbers."""
         return self._starts.raw and not self._top.any()
 
+    def outputs(self) -> Scaled:
+        """Return the outputs of all steps, (T, B, q): without the states between, where that is less work."""
+        C, W, L = self._params.W_qh, self._params.W_hh, self.length
+        chunks, B, _, m = self._inputs.shape
+        q, h = C.shape
+        if L * m * q > 2 * h * h:
+            return _joined([window.o for window in self.windows()])
+        # From the state before the chunk, and from the inputs in it.
+        seen = np.empty((L, q, h))
+        seen[0] = C @ W
+        for j in range(1, L):
+            seen[j] = seen[j - 1] @ W
+        response = (self._blocks @ C.T)[::-1]  # (C W^k U)^T, k = 0 .. L-1
+        within = np.zeros((L, m, L, q))
+        for i in range(L):
+            within[i, :, i:] = response[: L - i].swapaxes(0, 1)
+        top = np.maximum(self._starts.exponent, self._top)
+        o = self._starts.at(top).reshape(-1, h) @ seen.reshape(L * q, h).T
+        u = Scaled(self._inputs.reshape(chunks, B, L * m), self._top).at(top)
+        o += u.reshape(-1, L * m) @ within.reshape(L * m, L * q)
+        by_step = o.reshape(chunks, B, L, q).swapaxes(1, 2).reshape(chunks * L, B, q)
+        return Scaled(by_step[: self.steps], np.repeat(top, L, axis=0)[: self.steps])
+
     def window(self, first: int, stop: int) -> Window:
         """Return states and outputs of the steps ``first < t <= stop``."""
         L = self.length
@@ -84,7 +108,7 @@ class ChunkedRecurrence:
         top = np.maximum(self._starts.exponent[low:high], self._top[low:high])
         shift = (self._top[low:high] - top)[..., np.newaxis]
         u = self._inputs[low:high]
-        if shift.any():
+        if shift.any():  # an input smaller than the state
             u = Scaled(u, np.broadcast_to(shift, u.shape[:3])).at(np.zeros_like(shift))
         chunks, B, _, m = u.shape
         h0 = Scaled(*(part[low:high] for part in self._starts)).at(top)
@@ -116,6 +140,10 @@ class ChunkedRecurrence:
         _, B, _, _ = self._inputs.shape
         h = self._params.shape[1]
         return self.length * max(1, _WINDOW // (self.length * B * h))
+
+
+def _joined(parts: list[Scaled]) -> Scaled:
+    return Scaled(*(np.concatenate([part[i] for part in parts]) for i in (0, 1)))
 
 
 def _chunk_length(W: Real, T: int) -> int:

@@ -38,6 +38,8 @@ DEFAULT_LAGS = 1000
 #: Scalars of the contributions of some lags, and of a block of correlations.
 _AT_ONCE = 2**18
 _CORRELATIONS = 2**21
+#: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
+_NOT_MUCH_LESS = 1 / 16
 
 
 class Data(NamedTuple):
@@ -108,12 +110,8 @@ def pose(
         inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
         columns = np.concatenate([columns, wide.b_h[:, np.newaxis]], axis=1)
     recurrence = ChunkedRecurrence(wide.W_hh, columns, wide.W_qh, raw_if_tame(inputs), start, threads)
-    windows = [window.o for window in recurrence.windows()]
-    o = Scaled(
-        np.concatenate([part.mantissa for part in windows]),
-        np.concatenate([part.exponent for part in windows]),
-    )
-    o = raw_if_tame(o.mantissa) if o.raw else normalised(o.mantissa, o.exponent)
+    o = recurrence.outputs()
+    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
     if direct is not None:
         o = add(o, raw_if_tame(direct))
     if callable(loss):
@@ -125,6 +123,17 @@ def pose(
     return Data(
         wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence
     )
+
+
+def chosen_lags(lags: int | None, data: Data) -> int:
+    """Return the number of lags to tell apart."""
+    T = len(data.inputs)
+    if lags is None:
+        return min(T, DEFAULT_LAGS)
+    number = _validate.integer("lags", lags, 1)
+    if number > T:
+        raise ValueError(f"lags must be at most T = {T}, not {number}")
+    return number
 
 
 def _finite(name: str, array: NDArray[Any]) -> None:
@@ -296,36 +305,67 @@ class LagTerms:
 def correlate(a: Scaled, b: Real, count: int) -> Scaled:
     """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
 
-    Direct sums, as products of matrices: time is folded in blocks of n steps, and the product of two blocks
-    holds the lags that lie between them, along its diagonals. A transform would be faster still, but its
-    rounding errors, of the size of the largest lag, would drown the small ones.
+    By transforms of blocks, whose rounding errors are of the size of ``||a|| ||b||``, for the lags at which
+    ``sum_t ||a_{t+k}|| ||b_t||`` is not much less; the other lags, such as those of a single pulse, by direct
+    sums, with errors of that size.
     """
     (T, B, q), m = a.mantissa.shape, b.shape[2]
+    result = np.zeros((count, q, m))
+    exponent = np.zeros((count, q), np.int64)
+    shift = 0
     if not raw_if_tame(b).raw:
         shift = int(np.frexp(np.abs(b).max())[1])
         b = np.ldexp(b, -shift)
-    else:
-        shift = 0
+    first = 0
+    if a.raw:
+        transformed, first = _by_transforms(a.mantissa, b, min(count, T))
+        result[:first], exponent[:first] = transformed[:first], shift
     fold = 8
     while fold < 256 and (2 * fold) ** 2 * 5 * q * m <= _CORRELATIONS:
         fold *= 2
     group = 4 * fold if a.raw else fold
-    result = np.empty((count, q, m))
-    exponent = np.empty((count, q), np.int64)
-    for first in range(0, count, group):
-        some = min(group, count - first)
-        if first >= T:
-            result[first:], exponent[first:] = 0, 0
-            break
-        # Only steps after `first` matter, and steps far smaller than the largest of them do not.
-        tail = Scaled(a.mantissa[first:], a.exponent[first:])
+    for start in range(first, min(count, T), group):
+        some = slice(start, min(start + group, count, T))
+        # Only steps from here on matter, and steps far smaller than the largest of them do not.
+        tail = Scaled(a.mantissa[start:], a.exponent[start:])
         top = tail.exponent.max()
-        result[first : first + some] = _toeplitz(tail.at(np.broadcast_to(top, tail.exponent.shape)), b[: T - first], some, fold)
-        exponent[first : first + some] = top + shift
+        rows = tail.at(np.broadcast_to(top, tail.exponent.shape))
+        result[some] = _by_products(rows, b[: T - start], some.stop - start, fold)
+        exponent[some] = top + shift
     return normalised(result, exponent)
 
 
-def _toeplitz(a: Real, b: Real, count: int, fold: int) -> Real:
+def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
+    """Return R_k for k below `count`, and the number of lags up to which its rounding errors do not matter."""
+    (T, B, q), m = a.shape, b.shape[2]
+    length = max(4096, 2 ** (2 * count - 1).bit_length())
+    step = length - count + 1
+    blocks = -(-T // step)
+    # Lengths of rows as one more series: their correlation says how large the terms of a lag are.
+    sizes = [np.sqrt(np.vecdot(rows, rows))[..., np.newaxis] for rows in (a, b)]
+    later = np.zeros((q + 1, B, blocks * step + length))
+    later[:, :, :T] = np.concatenate([a, sizes[0]], axis=2).transpose(2, 1, 0)
+    earlier = np.zeros((m + 1, B, blocks * step))
+    earlier[:, :, :T] = np.concatenate([b, sizes[1]], axis=2).transpose(2, 1, 0)
+    seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, : blocks * step : step]
+    A = np.fft.rfft(seen)
+    C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length))
+
+    def correlation(i: int, j: int) -> Real:
+        lags: Real = np.fft.irfft(np.add.reduce(A[i] * C[j], axis=(0, 1)), length)[:count]
+        return lags
+
+    result = np.empty((count, q, m))
+    for i in range(q):
+        for j in range(m):
+            result[:, i, j] = correlation(i, j)
+    terms = correlation(q, m)
+    largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
+    small = np.flatnonzero(terms < _NOT_MUCH_LESS * largest)
+    return result, int(small[0]) if small.size else count
+
+
+def _by_products(a: Real, b: Real, count: int, fold: int) -> Real:
     """Return ``sum_t a_{t+k} b_t^T`` for k below `count`, by blocks of `fold` steps."""
     (T, B, q), m = a.shape, b.shape[2]
     blocks = -(-T // fold)

@@ -38,12 +38,12 @@ class Scaled(NamedTuple):
     @property
     def raw(self) -> bool:
         """Whether these are ordinary numbers, without exponents."""
-        return not self.exponent.any()
+        return _all_zero(self.exponent)
 
     def at(self, exponent: IntArray) -> Real:
         """Return mantissas for other exponents; what is too small for them becomes zero."""
         shift = self.exponent - exponent
-        return _ldexp(self.mantissa, shift) if shift.any() else self.mantissa
+        return self.mantissa if _all_zero(shift) else _ldexp(self.mantissa, shift)
 
     def plain(self) -> Scaled:
         """Return raw rows if the exponents are moderate, else these."""
@@ -54,11 +54,20 @@ class Scaled(NamedTuple):
 
     def log2_norms(self) -> Real:
         """Return the base-2 logarithm of the Euclidean norm of every row; -inf for zero."""
-        normal = normalised(self.mantissa, self.exponent)
-        flat = normal.mantissa.reshape(*normal.exponent.shape, -1)
+        flat = self.mantissa.reshape(*self.exponent.shape, -1)
+        squares = np.vecdot(flat, flat)
+        exponent = self.exponent
+        if not ((squares > 2.0**-900) & (squares < 2.0**900)).all():
+            flat, exponent = normalised(flat, exponent)
+            squares = np.vecdot(flat, flat)
         with np.errstate(divide="ignore"):
-            logs: Real = np.log2(np.sqrt(np.vecdot(flat, flat))) + normal.exponent
+            logs: Real = np.log2(squares) / 2 + exponent
         return logs
+
+
+def _all_zero(exponent: IntArray) -> bool:
+    # Several times as fast as not any(): this is asked often.
+    return exponent.size == 0 or (int(exponent.min()) == 0 and int(exponent.max()) == 0)
 
 
 def _ldexp(mantissa: Real, exponent: IntArray) -> Real:
@@ -86,9 +95,14 @@ def raw_if_tame(rows: Real) -> Scaled:
 
 def tame(rows: Real) -> bool:
     """Whether the largest entry of every row is zero or of moderate size."""
-    top = np.abs(rows).max(axis=-1)
-    moderate = (top > 2.0**-TAME) & (top < 2.0**TAME)
-    return bool((moderate | (top == 0)).all())
+    size = np.abs(rows)
+    if not size.max(initial=0) < 2.0**TAME:  # NaN is not tame
+        return False
+    small = size < 2.0**-TAME
+    if not small.any():
+        return True
+    top = size.max(axis=-1)
+    return bool(((top > 2.0**-TAME) | (top == 0)).all())
 
 
 def add(a: Scaled, b: Scaled) -> Scaled:
