@@ -25,17 +25,23 @@ from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
 from .spectrum import SpectralReport, spectral_report
 from .trajectories import forward, linear_scan, state_gradients
+from .truncation import Chunked, Randomized, Sliding
+from .truncation_report import TruncationReport, truncation_report
 
 __version__ = _core.__version__
 
 __all__ = [
+    "Chunked",
     "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
+    "Randomized",
     "Schedule",
+    "Sliding",
     "SpectralReport",
     "Trajectory",
+    "TruncationReport",
     "build_info",
     "clip_by_global_norm",
     "explain",
@@ -50,5 +56,6 @@ __all__ = [
     "set_num_threads",
     "spectral_report",
     "state_gradients",
+    "truncation_report",
     "vjp",
 ]

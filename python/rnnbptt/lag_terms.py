@@ -24,7 +24,7 @@ from .chunked_recurrence import ChunkedRecurrence
 from .dataset import Dataset, checked
 from .objective import LOSSES, vjp
 from .params import Params
-from .scaled import Real, Scaled, add, contract, normalised, power, raw_if_tame, scan
+from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, power, raw_if_tame, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +38,8 @@ DEFAULT_LAGS = 1000
 #: Scalars of the contributions of some lags, and of a block of correlations.
 _AT_ONCE = 2**18
 _CORRELATIONS = 2**21
+#: Lags whose contributions are summed under one exponent.
+_SUMMED = 64
 #: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
 _NOT_MUCH_LESS = 1 / 16
 
@@ -227,11 +229,15 @@ class LagTerms:
         K = power(transposed, lags, threads)
         self.rest = normalised(K.mantissa @ rest.mantissa, K.exponent + rest.exponent)
 
-    def contributions(self, width: int | None = None) -> Iterator[Contributions]:
-        """Go through all lags below K, some at a time, with the first `width` columns of each."""
+    def contributions(
+        self, width: int | None = None, *, most: int | None = None, backwards: bool = False
+    ) -> Iterator[Contributions]:
+        """Go through all lags below K, at `most` so many at a time, with the first `width` columns of each."""
         Z = self.Z.mantissa[..., :width]
         size = max(1, _AT_ONCE // (self.P.mantissa.shape[2] * Z.shape[2]))
-        for first in range(0, self.lags, size):
+        size = min(size, most or size)
+        starts = range(0, self.lags, size)
+        for first in reversed(starts) if backwards else starts:
             some = slice(first, first + size)
             exponent = self.P.exponent[some] + self.Z.exponent[some]
             top = exponent.max(axis=1)
@@ -247,6 +253,27 @@ class LagTerms:
             total = np.tensordot(scale, terms.mantissa, 1)
             result = add(result, normalised(total, top, axes=2))
         return result
+
+    def sums_up_to(self) -> Iterator[Contributions]:
+        """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
+        so_far = normalised(np.zeros_like(self.rest.mantissa), axes=2)
+        for first, terms in self.contributions(most=_SUMMED):
+            for start, some in _alike(terms):
+                top = np.maximum(so_far.exponent, some.exponent.max())
+                sums = np.cumsum(some.at(np.full_like(some.exponent, top)), axis=0) + so_far.at(top)
+                so_far = normalised(sums[-1], top, axes=2)
+                yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
+
+    def sums_from(self) -> Iterator[Contributions]:
+        """Go through the sums of the contributions of all lags from k on, for every k below K, backwards."""
+        so_far = self.rest
+        for first, terms in self.contributions(most=_SUMMED, backwards=True):
+            for start, some in reversed(_alike(terms)):
+                top = np.maximum(so_far.exponent, some.exponent.max())
+                backwards = some.at(np.full_like(some.exponent, top))[::-1]
+                sums = np.cumsum(backwards, axis=0)[::-1] + so_far.at(top)
+                so_far = normalised(sums[0], top, axes=2)
+                yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
 
     def log2_state_gradients(self) -> Real:
         """Return ``log2 ||g_t||`` as (T, B)."""
@@ -387,6 +414,14 @@ def _by_products(a: Real, b: Real, count: int, fold: int) -> Real:
     )
     sums: Real = diagonals.sum(axis=0)[::-1]
     return sums
+
+
+def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
+    """Return the terms together if their exponents are close enough to be summed under one, else one by one."""
+    exponents = terms.exponent[terms.exponent > ZERO // 2]
+    if exponents.size and np.ptp(exponents) > 2 * TAME:
+        return [(i, Scaled(terms.mantissa[i : i + 1], terms.exponent[i : i + 1])) for i in range(len(terms.exponent))]
+    return [(0, terms)]
 
 
 def _chain(first: Scaled, more: Scaled) -> Scaled:
