@@ -1,4 +1,4 @@
-"""A linear recurrence over a long time, in chunks: states that may leave the range of float64, windows that do not."""
+"""A linear recurrence over a long time, in chunks: its states may leave the range of float64."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class ChunkedRecurrence:
         if shift.any():  # an input smaller than the state
             u = Scaled(u, np.broadcast_to(shift, u.shape[:3])).at(np.zeros_like(shift))
         chunks, B, _, m = u.shape
-        h0 = Scaled(*(part[low:high] for part in self._starts)).at(top)
+        h0 = Scaled(self._starts.mantissa[low:high], self._starts.exponent[low:high]).at(top)
         run = forward(
             self._params,
             u.reshape(chunks * B, L, m),
@@ -139,11 +139,12 @@ class ChunkedRecurrence:
         """Steps that are computed at a time, a multiple of a chunk's."""
         _, B, _, _ = self._inputs.shape
         h = self._params.shape[1]
-        return self.length * max(1, _WINDOW // (self.length * B * h))
+        return self.length * max(1, _WINDOW // int(self.length * B * h))
 
 
 def _joined(parts: list[Scaled]) -> Scaled:
-    return Scaled(*(np.concatenate([part[i] for part in parts]) for i in (0, 1)))
+    mantissas, exponents = ([part[i] for part in parts] for i in (0, 1))
+    return Scaled(np.concatenate(mantissas), np.concatenate(exponents))
 
 
 def _chunk_length(W: Real, T: int) -> int:

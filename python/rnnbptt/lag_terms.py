@@ -5,8 +5,8 @@ r"""The gradient of a linear RNN as a sum over lags: what the loss at a step owe
     \frac{\partial L}{\partial W_{hh}} = \sum_{k \ge 0} (W_{hh}^\top)^k W_{qh}^\top C_k, \qquad
     C_k = \sum_t \frac{\partial L}{\partial o_{t+k}} h_{t-1}^\top ,
 
-and the same for ``W_hx`` and ``b_h`` with ``R_k = sum_t dL/do_{t+k} x_t^T`` (and a constant input) in place of
-``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, without a correlation of states:
+and the same for ``W_hx`` and ``b_h`` with ``R_k = sum_t dL/do_{t+k} x_t^T`` (and a constant input) in place
+of ``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, without a correlation of states:
 
 .. math::
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .objective import Loss
+    from .params import Gradients
 
 #: Lags that are looked at where the caller does not say.
 DEFAULT_LAGS = 1000
@@ -60,7 +61,7 @@ class Data(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """What lags ``first, first + 1, ...`` add to ``[d_W_hh | d_W_hx | d_b_h]``: rows of (h, h + d or d + 1)."""
+    """What lags ``first, first + 1, ...`` add to ``[d_W_hh | d_W_hx | d_b_h]``: (n, h, h + d or d + 1)."""
 
     first: int
     terms: Scaled
@@ -122,9 +123,7 @@ def pose(
         assert targets is not None
         weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
         d_o = _derivative(loss, o, targets, weight / weight.sum())
-    return Data(
-        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence
-    )
+    return Data(wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence)
 
 
 def chosen_lags(lags: int | None, data: Data) -> int:
@@ -168,7 +167,9 @@ def _callers_derivative(loss: Any, o: Scaled, y: Any, dataset: Dataset) -> Scale
     running = _validate.used_steps(None, dataset.lengths, dataset.steps)
     if running is not None:
         outputs = np.where(running[..., np.newaxis], outputs, 0)
-    shown = outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
+    shown = (
+        outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
+    )
     answer = loss(shown, y)
     if not (isinstance(answer, tuple) and len(answer) == 2):
         raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
@@ -232,7 +233,7 @@ class LagTerms:
     def contributions(
         self, width: int | None = None, *, most: int | None = None, backwards: bool = False
     ) -> Iterator[Contributions]:
-        """Go through all lags below K, at `most` so many at a time, with the first `width` columns of each."""
+        """Go through all lags below K, at most so many at a time, with the first `width` columns of each."""
         Z = self.Z.mantissa[..., :width]
         size = max(1, _AT_ONCE // (self.P.mantissa.shape[2] * Z.shape[2]))
         size = min(size, most or size)
@@ -290,7 +291,7 @@ class LagTerms:
     def _beyond(self) -> tuple[Scaled, Scaled]:
         """Return ``sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``, and ``C_{K-1}`` as rows (q, h)."""
         data, K = self.data, self.lags
-        T, B, _ = data.inputs.shape
+        T = len(data.inputs)
         q, h = data.params.W_qh.shape
         last = self._from_start(slice(K - 1, K))
         last = Scaled(last.mantissa[0], last.exponent[0])
@@ -301,12 +302,9 @@ class LagTerms:
             params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
             d = params.shape[0]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
-            g = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
-            assert g.W_hh is not None
-            assert g.W_hx is not None
-            assert g.W_qh is not None
-            parts = [g.W_hh, g.W_hx] + ([] if g.b_h is None else [g.b_h[:, np.newaxis]])
-            return normalised(np.concatenate(parts, axis=1), axes=2), add(last, normalised(g.W_qh))
+            gradients = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
+            assert gradients.W_qh is not None
+            return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
         before = raw_if_tame(data.start[np.newaxis])
         for first in range(0, T - K, data.forward.window_length):
             stop = min(first + data.forward.window_length, T - K)
@@ -317,16 +315,25 @@ class LagTerms:
             # Step r of the adjoint is g_{T+1-r}: backwards, from g_{stop+K} to g_{first+1+K}.
             g = self.adjoint.window(T - stop - K, T - first - K).hidden
             g = Scaled(g.mantissa[::-1], g.exponent[::-1])
-            x = raw_if_tame(data.inputs[first:stop])
+            inputs = raw_if_tame(data.inputs[first:stop])
             by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]))
-            by_input = contract(g, x)
+            by_input = contract(g, inputs)
             both = np.maximum(by_state.exponent, by_input.exponent)
             joined = np.concatenate([by_state.at(both), by_input.at(both)], axis=1)
             rest = add(rest, normalised(joined, both))
-            d_o = Scaled(data.d_o.mantissa[first + K : stop + K], data.d_o.exponent[first + K : stop + K])
-            product = contract(d_o, Scaled(rows.mantissa[1:], top[1:]))
+            later = slice(first + K, stop + K)
+            e = Scaled(data.d_o.mantissa[later], data.d_o.exponent[later])
+            product = contract(e, Scaled(rows.mantissa[1:], top[1:]))
             last = add(last, normalised(product.mantissa, np.full(q, product.exponent)))
         return rest, last
+
+
+def side_by_side(gradients: Gradients) -> Real:
+    """Return ``[d_W_hh | d_W_hx | d_b_h]``, or without the last."""
+    assert gradients.W_hh is not None
+    assert gradients.W_hx is not None
+    bias = [] if gradients.b_h is None else [gradients.b_h[:, np.newaxis]]
+    return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
 
 
 def correlate(a: Scaled, b: Real, count: int) -> Scaled:
@@ -336,7 +343,7 @@ def correlate(a: Scaled, b: Real, count: int) -> Scaled:
     ``sum_t ||a_{t+k}|| ||b_t||`` is not much less; the other lags, such as those of a single pulse, by direct
     sums, with errors of that size.
     """
-    (T, B, q), m = a.mantissa.shape, b.shape[2]
+    (T, _, q), m = a.mantissa.shape, b.shape[2]
     result = np.zeros((count, q, m))
     exponent = np.zeros((count, q), np.int64)
     shift = 0
@@ -363,7 +370,7 @@ def correlate(a: Scaled, b: Real, count: int) -> Scaled:
 
 
 def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
-    """Return R_k for k below `count`, and the number of lags up to which its rounding errors do not matter."""
+    """Return R_k for k below `count`, and up to which lag its rounding errors do not matter."""
     (T, B, q), m = a.shape, b.shape[2]
     length = max(4096, 2 ** (2 * count - 1).bit_length())
     step = length - count + 1
@@ -417,10 +424,13 @@ def _by_products(a: Real, b: Real, count: int, fold: int) -> Real:
 
 
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
-    """Return the terms together if their exponents are close enough to be summed under one, else one by one."""
+    """Return the terms together if their exponents are close enough to be summed under one, else singly."""
     exponents = terms.exponent[terms.exponent > ZERO // 2]
     if exponents.size and np.ptp(exponents) > 2 * TAME:
-        return [(i, Scaled(terms.mantissa[i : i + 1], terms.exponent[i : i + 1])) for i in range(len(terms.exponent))]
+        return [
+            (i, Scaled(terms.mantissa[i : i + 1], terms.exponent[i : i + 1]))
+            for i in range(len(terms.exponent))
+        ]
     return [(0, terms)]
 
 

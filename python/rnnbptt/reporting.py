@@ -31,7 +31,7 @@ def power_of_two(exponent: float) -> str:
 def share(value: float) -> str:
     """Return a share as text of at most 10 characters."""
     if not math.isfinite(value):
-        return str(float(value))
+        return "-"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
 
 
