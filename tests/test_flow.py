@@ -13,8 +13,9 @@ import pytest
 
 import rnnbptt
 from problems import build, draw
+from rnnbptt.correlation import correlate
 from rnnbptt.flow import GradientFlow, gradient_flow
-from rnnbptt.lag_terms import LagTerms, correlate, pose, side_by_side
+from rnnbptt.lag_terms import LagTerms, pose, side_by_side
 from rnnbptt.scaled import Real, Scaled, normalised, raw_if_tame
 from tolerances import relative_error
 

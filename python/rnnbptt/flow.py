@@ -58,6 +58,8 @@ class GradientFlow:
         T, B and h.
     dtype : str
         Of the parameters. All computing is in float64.
+    batch_first : bool
+        Whether batched arrays are laid out (B, T).
     log2_state_gradients : ndarray, shape (T,), (T, B) or (B, T)
         :math:`\log_2 \|g_t\|` with :math:`g_t = \partial L / \partial h_t`, laid out as the inputs.
     log2_lag_norms : ndarray, shape (K,)
@@ -87,6 +89,7 @@ class GradientFlow:
     batch: int
     size: int
     dtype: str
+    batch_first: bool
     log2_state_gradients: Real
     log2_lag_norms: Real
     alignment: Real
@@ -96,7 +99,13 @@ class GradientFlow:
     remainder_share: float
     log2_remainder: float
     log2_gradient_norm: float
-    _by_step: Real
+
+    @property
+    def _by_step(self) -> Real:
+        """State gradients as (T, B)."""
+        if self.log2_state_gradients.ndim == 1:
+            return self.log2_state_gradients[:, np.newaxis]
+        return self.log2_state_gradients.T if self.batch_first else self.log2_state_gradients
 
     @property
     def lags(self) -> int:
@@ -158,7 +167,7 @@ class GradientFlow:
         Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
         reads.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
         values["lags"] = self.lags
         values["horizon"] = self.horizon()
@@ -398,6 +407,7 @@ def gradient_flow(
             batch=by_step.shape[1],
             size=h,
             dtype=str(params.dtype),
+            batch_first=data.batched and data.batch_first,
             log2_state_gradients=own.T if data.batched and data.batch_first else own,
             log2_lag_norms=norms,
             alignment=alignment,
@@ -407,7 +417,6 @@ def gradient_flow(
             remainder_share=float(_scaled_share(inner, rest.exponent, square, total)),
             log2_remainder=float(rest.log2_norms()),
             log2_gradient_norm=float(total.log2_norms()),
-            _by_step=by_step,
         )
 
 
