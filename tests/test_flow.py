@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import mpmath as mp
@@ -426,3 +428,21 @@ def test_padding_is_not_read() -> None:
     x[3:, 1] = y[3:, 1] = np.nan
     padded = gradient_flow(PARAMS, x, y, lengths=[5, 3])
     np.testing.assert_array_equal(padded.log2_contributions, flow.log2_contributions)
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def test_page_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "vanishing-and-exploding.md"
+    blocks = re.findall(
+        r"^```(python|text)\n(.*?)^```$", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    assert [kind for kind, _ in blocks] == ["python"] + ["python", "text"] * 5
+    shared: dict[str, Any] = {}
+    for number, (kind, text) in enumerate(blocks):
+        if kind == "python":
+            exec(compile(text, f"{page.name}, block {number}", "exec"), shared)
+        else:
+            assert capsys.readouterr().out == text
+    assert capsys.readouterr().out == ""

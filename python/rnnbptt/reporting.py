@@ -32,7 +32,8 @@ def share(value: float) -> str:
     """Return a share as text of at most 10 characters."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
+    text = f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
+    return "0.0000" if text == "-0.0000" else text
 
 
 def shown(count: int) -> list[int]:

@@ -259,7 +259,7 @@ def truncation_report(
     >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[1.0]])
     >>> report = rnnbptt.truncation_report(params, np.ones((50, 1)), np.zeros((50, 1)))
     >>> report.choose(0.01), report.choose(0.01, "chunked")
-    (7, None)
+    (7, 50)
     """
     threads = _validate.num_threads(num_threads)
     if draws is not None:
