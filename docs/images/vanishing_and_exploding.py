@@ -51,18 +51,13 @@ def by_lag(axes: Any, W_qh: Any) -> None:
         g = rnnbptt.state_gradients(rnnbptt.Params(np.ones((H, 1)), W_hh, W_qh), d_o)
         norms = np.linalg.norm(g, axis=1)[::-1]
         axes.plot(np.log2(norms / norms[0]), color=color, ls=style, lw=2)
-        at = {"non-normal, radius 0.6": 45, "symmetric, radius 0.9": 90}.get(name, 150)
+        at, ha, va = {
+            "non-normal, radius 0.6": (37, "center", "bottom"),
+            "symmetric, radius 0.9": (105, "right", "top"),
+        }.get(name, (150, "right", "bottom"))
         height = np.log2(norms[at] / norms[0])
-        above = name != "symmetric, radius 0.9"
-        axes.annotate(
-            name,
-            (at, height),
-            (4 if above else -6, 7 if above else -8),
-            textcoords="offset points",
-            color=color,
-            ha="left" if name.startswith("non") else "right",
-            va="bottom" if above else "top",
-        )
+        offset = (0, 5 if va == "bottom" else -5)
+        axes.annotate(name, (at, height), offset, textcoords="offset points", color=color, ha=ha, va=va)
     axes.set(
         xlabel="lag k (steps back in time)",
         ylabel=r"log$_2$ of the norm, relative to lag 0",
@@ -124,7 +119,7 @@ def truncation(left: Any, right: Any, W_qh: Any) -> None:
         title="What each lag is worth",
         xlim=(-1, 60),
     )
-    left.legend(frameon=False, loc="center right")
+    left.legend(frameon=False, loc=(0.55, 0.4))
     left.grid(color="0.92", lw=0.6)
     left.set_axisbelow(True)
     rnnbptt.truncation_report(params, x, y, lags=200).plot(right)

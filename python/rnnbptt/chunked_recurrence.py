@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Steps of a chunk at most.
 _LONGEST = 32
 #: Scalars of the states of a window.
-_WINDOW = 2**18
+_WINDOW = 2**17
 
 
 class Window(NamedTuple):
@@ -37,15 +37,32 @@ class ChunkedRecurrence:
 
     as ordinary numbers, or with exponents where those are needed. The states between are computed when asked
     for, all chunks of a window side by side. L is short enough for a chunk never to leave the range.
+
+    Given a recurrence of as many steps with the matrix `transposed`, L and the power are taken from it.
     """
 
-    def __init__(self, W: Real, U: Real, C: Real, inputs: Scaled, start: Real, threads: int) -> None:
+    def __init__(
+        self,
+        W: Real,
+        U: Real,
+        C: Real,
+        inputs: Scaled,
+        start: Real,
+        threads: int,
+        *,
+        transposed: ChunkedRecurrence | None = None,
+    ) -> None:
         self._params = Params(U, W, C)
         self._threads = threads or None
         T, B, m = inputs.mantissa.shape
         h = len(W)
         self.steps, self.input_weights = T, U
-        L = self.length = _chunk_length(W, T)
+        if transposed is None:
+            L = self.length = _chunk_length(W, T)
+            self._power = power(W, L, threads)
+        else:
+            L = self.length = transposed.length
+            self._power = Scaled(transposed._power.mantissa.T, transposed._power.exponent)
         chunks = -(-T // L)
         padding = chunks * L - T
         mantissa = np.pad(inputs.mantissa, ((0, padding), (0, 0), (0, 0)))
@@ -64,7 +81,7 @@ class ChunkedRecurrence:
         self._blocks = blocks
         entering = self._inputs.reshape(chunks, B, L * m) @ blocks.reshape(L * m, h)
         first = raw_if_tame(start)
-        ends = scan(power(W, L, threads), Scaled(entering, self._top), first, threads)
+        ends = scan(self._power, Scaled(entering, self._top), first, threads)
         if not ends.raw:  # then zeros are not to decide on exponents
             first = normalised(*first)
             self._inputs, self._top = normalised(self._inputs, self._top)

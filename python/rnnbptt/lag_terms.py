@@ -211,6 +211,7 @@ class LagTerms:
             Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
             np.zeros((B, h)),
             threads,
+            transposed=data.forward,
         )
         first = raw_if_tame(W_qh)
         still = raw_if_tame(np.zeros((lags - 1, q, h)))
@@ -248,13 +249,12 @@ class LagTerms:
 
     def total(self, width: int | None = None) -> Scaled:
         """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
-        result = Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
-        for _, terms in self.contributions(width):
-            top = terms.exponent.max()
-            scale = np.ldexp(1.0, np.clip(terms.exponent - top, -5000, 0).astype(np.int32))
-            total = np.tensordot(scale, terms.mantissa, 1)
-            result = add(result, normalised(total, top, axes=2))
-        return result
+        Z = self.Z.mantissa[..., :width]
+        exponent = self.P.exponent + self.Z.exponent
+        top = exponent.max()
+        P = Scaled(self.P.mantissa, exponent).at(np.full_like(exponent, top))
+        sums = P.reshape(-1, P.shape[2]).T @ Z.reshape(-1, Z.shape[2])
+        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), normalised(sums, top, axes=2))
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
