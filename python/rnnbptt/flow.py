@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _RANGES = {"float32": (-126, 128), "float64": (-1022, 1024)}
 #: Eigenvalues whose moduli agree to this belong together.
 _TIE = 1e-9
-LAG = "lag k (steps back in time)"
+_LAG = "lag k (steps back in time)"
 
 
 class RangeExits(NamedTuple):
@@ -282,9 +282,7 @@ class GradientFlow:
             axes.axvline(horizon, color=GREY, ls=":", label=f"below 1 % at lag {horizon}")
         axes.set_ylim(bottom=low)
         axes.legend(fontsize="small")
-        finish(
-            axes, "lag k (steps back in time)", "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back"
-        )
+        finish(axes, _LAG, "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back")
 
     def _plot_shares(self, axes: Any) -> None:
         k = np.arange(self.lags)
@@ -297,7 +295,7 @@ class GradientFlow:
         axes.legend(fontsize="small")
         finish(
             axes,
-            "lag k (steps back in time)",
+            _LAG,
             r"share of $\partial L/\partial W_{hh}$",
             "What each lag is worth",
         )
