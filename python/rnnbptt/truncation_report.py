@@ -255,8 +255,8 @@ def truncation_report(
 
     Notes
     -----
-    All sliding windows together cost about what `gradient_flow` does. Every length of the grid costs a gradient
-    with detached blocks, and `draws` more.
+    All sliding windows together cost about what `gradient_flow` does. Every length of the grid costs one
+    gradient with detached blocks, and `draws` more.
 
     Examples
     --------
