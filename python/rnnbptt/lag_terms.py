@@ -285,7 +285,7 @@ class LagTerms:
         return np.concatenate(logs)[::-1]
 
     def backpropagated(self) -> tuple[Real, Real, NDArray[np.complex128]]:
-        """Return log2 root mean squares of ``||(W_hh^T)^k e_t||``, their alignment, the leading eigenvalues."""
+        """Return log2 root mean squares of ``||(W_hh^T)^k e_t||``, alignments and leading eigenvalues."""
         d_o = self.data.d_o
         top = d_o.exponent.max()
         rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
