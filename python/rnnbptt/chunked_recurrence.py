@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _LONGEST = 32
 #: Scalars of the states of a window.
 _WINDOW = 2**17
+#: Multiplications of a product up to which the usual BLAS takes one thread.
+_SMALL = 2**18
 
 
 class Window(NamedTuple):
@@ -79,7 +81,7 @@ class ChunkedRecurrence:
         for j in range(L - 1, 0, -1):
             blocks[j - 1] = blocks[j] @ W.T
         self._blocks = blocks
-        entering = self._inputs.reshape(chunks, B, L * m) @ blocks.reshape(L * m, h)
+        entering = _product(self._inputs.reshape(-1, L * m), blocks.reshape(L * m, h)).reshape(chunks, B, h)
         first = raw_if_tame(start)
         ends = scan(self._power, Scaled(entering, self._top), first, threads)
         if not ends.raw:  # then zeros are not to decide on exponents
@@ -112,9 +114,9 @@ class ChunkedRecurrence:
         for i in range(L):
             within[i, :, i:] = response[: L - i].swapaxes(0, 1)
         top = np.maximum(self._starts.exponent, self._top)
-        o = self._starts.at(top).reshape(-1, h) @ seen.reshape(L * q, h).T
+        o = _product(self._starts.at(top).reshape(-1, h), seen.reshape(L * q, h).T)
         u = Scaled(self._inputs.reshape(chunks, B, L * m), self._top).at(top)
-        o += u.reshape(-1, L * m) @ within.reshape(L * m, L * q)
+        o += _product(u.reshape(-1, L * m), within.reshape(L * m, L * q))
         by_step = o.reshape(chunks, B, L, q).swapaxes(1, 2).reshape(chunks * L, B, q)
         return Scaled(by_step[: self.steps], np.repeat(top, L, axis=0)[: self.steps])
 
@@ -157,6 +159,19 @@ class ChunkedRecurrence:
         _, B, _, _ = self._inputs.shape
         h = self._params.shape[1]
         return self.length * max(1, _WINDOW // int(self.length * B * h))
+
+
+def _product(rows: Real, matrix: Real) -> Real:
+    """Return ``rows @ matrix``, of a small matrix by blocks for which the BLAS starts no threads.
+
+    Those would wait, busily, in the way of the engine's.
+    """
+    size = _SMALL // matrix.size
+    if size < 16:
+        return rows @ matrix
+    whole = len(rows) // size * size
+    blocks = rows[:whole].reshape(-1, size, rows.shape[1]) @ matrix
+    return np.concatenate([blocks.reshape(whole, matrix.shape[1]), rows[whole:] @ matrix])
 
 
 def _joined(parts: list[Scaled]) -> Scaled:

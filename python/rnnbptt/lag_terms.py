@@ -251,12 +251,12 @@ class LagTerms:
 
     def total(self, width: int | None = None) -> Scaled:
         """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
-        Z = self.Z.mantissa[..., :width]
-        exponent = self.P.exponent + self.Z.exponent
-        top = exponent.max()
-        P = Scaled(self.P.mantissa, exponent).at(np.full_like(exponent, top))
-        sums = P.reshape(-1, P.shape[2]).T @ Z.reshape(-1, Z.shape[2])
-        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), normalised(sums, top, axes=2))
+        result = Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
+        for _, terms in self.contributions(width):
+            top = terms.exponent.max()
+            sums = terms.at(np.full_like(terms.exponent, top)).sum(axis=0)
+            result = add(result, normalised(sums, top, axes=2))
+        return result
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
