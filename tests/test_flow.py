@@ -18,7 +18,7 @@ from problems import build, draw
 from rnnbptt.correlation import correlate
 from rnnbptt.flow import GradientFlow, gradient_flow
 from rnnbptt.lag_terms import LagTerms, pose, side_by_side
-from rnnbptt.scaled import Real, Scaled, normalised, raw_if_tame
+from rnnbptt.scaled import Real, Scaled, add, normalised, raw_if_tame
 from tolerances import relative_error
 
 SUMS = 1e-10
@@ -335,6 +335,18 @@ def test_normal_rows() -> None:
         np.ldexp(normal.mantissa, np.maximum(normal.exponent, -5000)[:, None].astype(int)), rows
     )
     assert Scaled(*normal).log2_norms()[0] == -math.inf
+
+
+def test_sums_keep_the_layout_of_their_exponents() -> None:
+    one = normalised(np.full((3, 2), 0.5), axes=2)
+    assert one.exponent == 0  # as if there were none
+    for other in (one, normalised(np.full((3, 2), 2.0**-300), axes=2), normalised(np.zeros((3, 2)), axes=2)):
+        total = add(one, other)
+        assert np.shape(total.exponent) == ()
+        np.testing.assert_array_equal(total.at(np.zeros_like(total.exponent)), 0.5 + other.at(one.exponent))
+    huge = Scaled(np.full((3, 2), 2.0**300), np.zeros((), np.int64))
+    assert np.shape(add(huge, huge).exponent) == ()
+    assert add(huge, huge).log2_norms() == pytest.approx(301 + math.log2(6) / 2)
 
 
 # --- reports ------------------------------------------------------------------------------------------------

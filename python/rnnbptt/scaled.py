@@ -113,7 +113,8 @@ def tame(rows: Real) -> bool:
 def add(a: Scaled, b: Scaled) -> Scaled:
     """Return the sum, raw if both are."""
     if a.raw and b.raw:
-        return raw_if_tame(a.mantissa + b.mantissa)
+        sums, none = a.mantissa + b.mantissa, np.zeros(np.shape(a.exponent), np.int64)
+        return Scaled(sums, none) if tame(sums) else normalised(sums, none)
     a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
     top = np.maximum(a.exponent, b.exponent)
     return normalised(a.at(top) + b.at(top), top)
