@@ -22,6 +22,7 @@ CPP = ROOT / "cpp"
 PUBLIC = {
     "Chunked",
     "GaussNewton",
+    "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
@@ -30,11 +31,13 @@ PUBLIC = {
     "Sliding",
     "SpectralReport",
     "Trajectory",
+    "TruncationReport",
     "build_info",
     "clip_by_global_norm",
     "explain",
     "forward",
     "get_num_threads",
+    "gradient_flow",
     "hvp",
     "jvp",
     "linear_scan",
@@ -46,6 +49,7 @@ PUBLIC = {
     "set_num_threads",
     "spectral_report",
     "state_gradients",
+    "truncation_report",
     "vjp",
 }
 

@@ -18,6 +18,7 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
 from . import reference
 from .clipping import clip_by_global_norm
 from .curvature import GaussNewton
+from .flow import GradientFlow, gradient_flow
 from .hessian import hvp
 from .jacobian import output_jacobian
 from .objective import Objective, loss_and_grad, vjp
@@ -29,12 +30,14 @@ from .spectrum import SpectralReport, spectral_report
 from .tangents import jvp
 from .trajectories import forward, linear_scan, state_gradients
 from .truncation import Chunked, Randomized, Sliding
+from .truncation_report import TruncationReport, truncation_report
 
 __version__ = _core.__version__
 
 __all__ = [
     "Chunked",
     "GaussNewton",
+    "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
@@ -43,11 +46,13 @@ __all__ = [
     "Sliding",
     "SpectralReport",
     "Trajectory",
+    "TruncationReport",
     "build_info",
     "clip_by_global_norm",
     "explain",
     "forward",
     "get_num_threads",
+    "gradient_flow",
     "hvp",
     "jvp",
     "linear_scan",
@@ -59,5 +64,6 @@ __all__ = [
     "set_num_threads",
     "spectral_report",
     "state_gradients",
+    "truncation_report",
     "vjp",
 ]
