@@ -4,8 +4,8 @@
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/forward.hpp"
-#include "core/powers.hpp"
 #include "core/rate.hpp"
+#include "core/scaled_powers.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
@@ -68,7 +68,7 @@ void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, con
   const Index count = py::reinterpret_borrow<py::array>(ks).size();
   const auto* powers = input<std::int64_t>(ks, "ks", count);
   auto* to = output<double>(mantissas, "mantissas", count * h * h);
-  auto* scales = output<std::int64_t>(exponents, "exponents", count);
+  auto* scales = output<double>(exponents, "exponents", count);
   BorrowedWorkspace borrowed;
   Workspace& workspace = borrowed.get();
   without_gil(threads, [&](Run& run) {

@@ -488,12 +488,13 @@ class _Rate(NamedTuple):
 def _rate_of_powers(W: FloatArray, num_threads: int | None) -> _Rate:
     r"""Bound the spectral radius by :math:`|\mathrm{tr} W^k| / h \le \rho^k \le \|W^k\|`, k = 2^j.
 
-    The error of the computed powers is followed: squaring P + E leaves 2 |P| |E| + |E|^2 and its own
-    rounding, below 2^-70 h |P|^2, the accuracy of the products behind `power_norms`.
+    Powers are believed as far as they do not depend on digits far behind the last one of W: an error of
+    2^-70 h |P|^2 in each square is followed, where squaring P + E leaves 2 |P| |E| + |E|^2. `power_norms`
+    itself computes with more digits than that where it takes more.
     """
     h = len(W)
     ks = 2 ** np.arange(_OCTAVES + 1, dtype=np.int64)
-    mantissas, scales = np.empty((len(ks), h, h)), np.empty(len(ks), np.int64)
+    mantissas, scales = np.empty((len(ks), h, h)), np.empty(len(ks))
     _core.scaled_powers(h, W, ks, mantissas, scales, _validate.num_threads(num_threads))
     with np.errstate(divide="ignore"):
         norms = np.log2(np.linalg.norm(mantissas, "fro", axis=(1, 2))) + scales
