@@ -20,17 +20,23 @@ import rnnbptt
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
 PUBLIC = {
+    "Chunked",
+    "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
+    "Randomized",
     "Schedule",
+    "Sliding",
     "SpectralReport",
     "Trajectory",
+    "TruncationReport",
     "build_info",
     "clip_by_global_norm",
     "explain",
     "forward",
     "get_num_threads",
+    "gradient_flow",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",
@@ -39,6 +45,7 @@ PUBLIC = {
     "set_num_threads",
     "spectral_report",
     "state_gradients",
+    "truncation_report",
     "vjp",
 }
 

@@ -24,9 +24,9 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               double weight_sum, int levels, Index window, Index splits, Index piece, double memory_limit,
-               bool bias, bool input_gradient)
-      : kept_{x, y, h0, weights, lengths} {
+               py::object d_hT, Index block, py::object cuts, double flow, double weight_sum, int levels,
+               Index window, Index splits, Index piece, double memory_limit, bool bias, bool input_gradient)
+      : kept_{x, y, h0, weights, lengths, d_hT, cuts} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
     problem_.loss = loss_of(loss);
@@ -38,14 +38,18 @@ class BoundProblem {
     problem_.h0 = input<Scalar>(h0, "h0", s.B * s.h);
     problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
+    problem_.d_hT = input<Scalar>(d_hT, "d_hT", s.B * s.h);
+    problem_.block = block;
+    problem_.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
+    problem_.flow = flow;
     problem_.weight_sum = weight_sum;
     schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
   }
 
-  // Fills the arrays of `gradients` (six parameters, h0, x; None where not wanted) and returns the loss.
+  // Fills the arrays of `gradients` (six parameters, h0, x, o; None where not wanted) and returns the loss.
   double gradient(const py::tuple& weights, const py::tuple& gradients, int threads) {
     const Shape& s = problem_.shape;
-    if (gradients.size() != 8) misfit("gradients");
+    if (gradients.size() != 9) misfit("gradients");
     Gradients<Scalar> to;
     to.params = {
         output<Scalar>(gradients[0], "d_W_hx", s.h * s.d), output<Scalar>(gradients[1], "d_W_hh", s.h * s.h),
@@ -53,6 +57,7 @@ class BoundProblem {
         output<Scalar>(gradients[4], "d_b_q", s.q),        output<Scalar>(gradients[5], "d_W_qx", s.q * s.d)};
     to.h0 = output<Scalar>(gradients[6], "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(gradients[7], "d_x", s.T, s.B, s.d);
+    to.o = output_sequence<Scalar>(gradients[8], "d_o", s.T, s.B, s.q);
     return compute(params<Scalar>(weights, s), to, threads);
   }
 
@@ -116,7 +121,7 @@ class BoundProblem {
     return loss;
   }
 
-  py::object kept_[5];  // the arrays the views below look at
+  py::object kept_[7];  // the arrays the views below look at
   Problem<Scalar> problem_;
   Schedule schedule_;
   Taken taken_;
@@ -129,12 +134,12 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, double, int, Index, Index, Index, double,
-                    bool, bool>(),
+                    py::object, py::object, py::object, py::object, py::object, Index, py::object, double,
+                    double, int, Index, Index, Index, double, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
-           py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
-           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
-           py::arg("input_gradient"))
+           py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("cuts"),
+           py::arg("flow"), py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"),
+           py::arg("piece"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);

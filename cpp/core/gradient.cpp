@@ -85,6 +85,11 @@ class Sweep {
   bool leaked() const { return leaked_; }
 
  private:
+  // Rows that one scan takes, from `row` on in its direction.
+  struct Stretch {
+    Index row, steps;
+  };
+
   // Rows of a block at most.
   static constexpr Index most_block = 512;
 
@@ -104,9 +109,16 @@ class Sweep {
     g_ = workspace_.take<Scalar>(most * s_row_);
     if constexpr (is_wide) wide_ = workspace_.take<State>(most * wide_row_);
     if (gradients_.x) dx_ = workspace_.take<Scalar>(most * x_row_);
-    lane_starts_ = workspace_.take<State>(B_ * h_);
+    Index most_lanes = B_;
+    if (problem_.block > 0) most_lanes += B_ + most * model_.L / problem_.block;
+    if (problem_.cuts != nullptr) most_lanes += most;
+    lane_starts_ = workspace_.take<State>(most_lanes * h_);
+    if (problem_.flow != 1) scale_flow();
     carry_ = workspace_.take<State>(B_ * h_);
-    std::fill(carry_, carry_ + B_ * h_, State{0});
+    if (problem_.d_hT != nullptr)
+      std::copy(problem_.d_hT, problem_.d_hT + B_ * h_, carry_);
+    else
+      std::fill(carry_, carry_ + B_ * h_, State{0});
     kept_ = workspace_.take<State>(windows * B_ * h_);
     if (problem_.h0 != nullptr)
       std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
@@ -151,13 +163,14 @@ class Sweep {
                        {s_ + from * s_row_, s_row_});
       widen(s_, from, to);
     });
-    for (std::size_t i = 0; i < window_.segments.size(); ++i) {
-      const Segment& segment = window_.segments[i];
+    std::vector<Stretch> lanes;
+    lanes.reserve(window_.segments.size());
+    for (const Segment& segment : window_.segments) {
       const State* start = kept_ + (w * B_ + segment.sequence) * h_;
-      std::copy(start, start + h_, lane_starts_ + static_cast<Index>(i) * h_);
       std::copy(start, start + h_, states_(s_) + segment.first_row * row_of_states());
+      lanes.push_back({segment.first_row, segment.steps});
     }
-    scan_rows(s_, true);
+    scan_rows(s_, lanes, true);
     narrow(s_);
   }
 
@@ -204,6 +217,7 @@ class Sweep {
             losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
                                         targets_ + split * block_ * o_row_);
           }
+          if (gradients_.o) scatter(window_, model_.L, d_, o_row_, problem_.shape.q, from, to, gradients_.o);
           multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
           const CoarseGradients<Scalar> set = sums_of(split);
           if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
@@ -232,14 +246,18 @@ class Sweep {
   // g_{c-1} += A^T g_c from the last coarse step to the start state; what arrives there is carried on.
   void adjoint() {
     if constexpr (is_wide) for_blocks(h_, [&](Index from, Index to, Index) { widen(g_, from, to); });
-    for (std::size_t i = 0; i < window_.segments.size(); ++i) {
-      const Segment& segment = window_.segments[i];
+    std::vector<Stretch> lanes;
+    lanes.reserve(window_.segments.size());
+    for (const Segment& segment : window_.segments) {
       State* last = states_(g_) + (segment.first_row + segment.steps) * row_of_states();
       const State* later = carry_ + segment.sequence * h_;
       for (Index n = 0; n < h_; ++n) last[n] += later[n];
-      std::copy(last, last + h_, lane_starts_ + static_cast<Index>(i) * h_);
+      add_stretches(segment, lanes);
     }
-    scan_rows(g_, false);
+    if (problem_.block > 0 || problem_.cuts != nullptr)
+      std::stable_sort(lanes.begin(), lanes.end(),
+                       [](const Stretch& left, const Stretch& right) { return left.steps > right.steps; });
+    scan_rows(g_, lanes, false);
     for (const Segment& segment : window_.segments) {
       State* first = states_(g_) + segment.first_row * row_of_states();
       std::copy(first, first + h_, carry_ + segment.sequence * h_);
@@ -247,6 +265,22 @@ class Sweep {
       std::fill(first, first + h_, State{0});
     }
     narrow(g_);
+  }
+
+  // The stretches of a segment that gradients flow through, the last one first.
+  void add_stretches(const Segment& segment, std::vector<Stretch>& lanes) {
+    Index from = segment.first_row + segment.steps;
+    if (problem_.block > 0 || problem_.cuts != nullptr)
+      for (Index j = segment.steps; j >= 1; --j) {
+        if (!problem_.cut(segment.time + (j - 1) * model_.L, segment.sequence)) continue;
+        const Index row = segment.first_row + j;
+        if (from > row) lanes.push_back({from, from - row});
+        from = row - 1;
+        // Outputs of a lifted step read the state before it.
+        State* before = states_(g_) + from * row_of_states();
+        if (model_.lifted) std::fill(before, before + h_, State{0});
+      }
+    lanes.push_back({from, from - segment.first_row});
   }
 
   void sums() {
@@ -287,13 +321,14 @@ class Sweep {
     coarsening_.collect(run_, sums_of(0), gradients_.params);
     if (gradients_.h0 != nullptr)
       std::transform(carry_, carry_ + B_ * h_, gradients_.h0, [](State v) { return static_cast<Scalar>(v); });
-    if (gradients_.x) {
-      // Steps behind the end of a sequence influence nothing.
-      const Shape& shape = problem_.shape;
-      for (Index b = 0; b < B_; ++b)
-        for (Index t = problem_.length(b); t < shape.T; ++t)
-          std::fill(gradients_.x.at(t, b), gradients_.x.at(t, b) + shape.d, Scalar{0});
-    }
+    if (!gradients_.x && !gradients_.o) return;
+    // Steps behind the end of a sequence influence nothing.
+    const Shape& shape = problem_.shape;
+    for (Index b = 0; b < B_; ++b)
+      for (Index t = problem_.length(b); t < shape.T; ++t) {
+        if (gradients_.x) std::fill(gradients_.x.at(t, b), gradients_.x.at(t, b) + shape.d, Scalar{0});
+        if (gradients_.o) std::fill(gradients_.o.at(t, b), gradients_.o.at(t, b) + shape.q, Scalar{0});
+      }
   }
 
   // --- states in their own precision
@@ -327,7 +362,25 @@ class Sweep {
       });
   }
 
-  void scan_rows(Scalar* rows, bool forward) {
+  void scale_flow() {
+    if constexpr (!is_wide) {
+      auto* scaled = workspace_.take<Scalar>(h_ * h_);
+      const MatrixView<const Scalar> A = model_.A_plain;
+      for (Index i = 0; i < h_; ++i)
+        for (Index j = 0; j < h_; ++j)
+          scaled[i * h_ + j] =
+              static_cast<Scalar>(problem_.flow * static_cast<double>(A.data[i * A.row + j * A.column]));
+      flow_ = {scaled, h_, h_, h_};
+      packed_flow_ = pack<Scalar>(workspace_, flow_);
+    }
+  }
+
+  // Scans every lane: its row is the state before the first step. Lanes with more steps come first.
+  void scan_rows(Scalar* rows, const std::vector<Stretch>& lanes, bool forward) {
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      const State* start = states_(rows) + lanes[i].row * row_of_states();
+      std::copy(start, start + h_, lane_starts_ + static_cast<Index>(i) * h_);
+    }
     ScanProblem<State> scan_problem;
     scan_problem.size = h_;
     scan_problem.base = states_(rows);
@@ -344,13 +397,15 @@ class Sweep {
       else
         A = model_.A_plain;
       scan_problem.packed = forward ? model_.A_T : model_.A;
+      if (!forward && flow_.data != nullptr) {
+        A = flow_;
+        scan_problem.packed = packed_flow_;
+      }
     }
     scan_problem.M = forward ? A.transposed() : A;
-    scan_problem.lanes.reserve(window_.segments.size());
-    for (const Segment& s : window_.segments) {
-      const Index first = forward ? s.first_row + 1 : s.first_row + s.steps - 1;
-      scan_problem.lanes.push_back({first * row_of_states(), s.steps});
-    }
+    scan_problem.lanes.reserve(lanes.size());
+    for (const Stretch& lane : lanes)
+      scan_problem.lanes.push_back({(forward ? lane.row + 1 : lane.row - 1) * row_of_states(), lane.steps});
     scan(run_, workspace_, scan_problem);
   }
 
@@ -380,9 +435,11 @@ class Sweep {
   Index x_row_ = 0, o_row_ = 0, s_row_ = 0, wide_row_ = 0;
   Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window
   State* wide_ = nullptr;                                                             // s or g in float64
-  State* lane_starts_ = nullptr;                                                      // (segments, h)
-  State* carry_ = nullptr;  // (B, h): dL/ds at the start of the window, from all that follows
-  State* kept_ = nullptr;   // (windows, B, h): states at the starts of windows
+  State* lane_starts_ = nullptr;                                                      // (lanes, h)
+  State* carry_ = nullptr;         // (B, h): dL/ds at the end of the window, from all that follows
+  State* kept_ = nullptr;          // (windows, B, h): states at the starts of windows
+  MatrixView<const Scalar> flow_;  // A times the factor of what flows, where there is one
+  Packed<Scalar> packed_flow_;
   Index set_size_ = 0;
   Scalar* set_memory_ = nullptr;
   Index biases_size_ = 0;

@@ -64,6 +64,21 @@ Scanned best_scan(double h, double lanes, double steps, double width) {
   return best;
 }
 
+// The most levels of a lift. A chunk that goes on behind the end of its sequence has lost the last state, the
+// one that a gradient from what follows would enter at: then L must divide every length. Gradients can be cut
+// between chunks only.
+template <typename Scalar>
+int levels_allowed(const Problem<Scalar>& problem) {
+  if (problem.cuts != nullptr || problem.flow != 1) return 0;
+  int levels = most_levels;
+  if (problem.block > 0)
+    while (problem.block % (Index{1} << levels) != 0) --levels;
+  if (problem.d_hT != nullptr)
+    for (Index b = 0; b < problem.shape.B; ++b)
+      while (problem.length(b) % (Index{1} << levels) != 0) --levels;
+  return levels;
+}
+
 }  // namespace
 
 Index plan_piece(Index h, Index lanes, Index steps) {
@@ -90,7 +105,8 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   Schedule best;
   best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();
-  for (int levels = 0; levels <= most_levels && (levels == 0 || longest >= 8 << levels); ++levels) {
+  const int allowed = levels_allowed(problem);
+  for (int levels = 0; levels <= allowed && (levels == 0 || longest >= 8 << levels); ++levels) {
     const double L = 1 << levels;
     const double rows = total / L + 2 * B;
     const double in = L * d, out = L * q;
@@ -116,7 +132,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
       best.piece = scanned.piece;
     }
   }
-  if (choices.levels >= 0) best.levels = choices.levels;
+  if (choices.levels >= 0) best.levels = std::min(choices.levels, allowed);
   if (choices.piece >= 0) best.piece = choices.piece;
 
   const double L = static_cast<double>(Index{1} << best.levels);

@@ -17,6 +17,7 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
 
 from . import reference
 from .clipping import clip_by_global_norm
+from .flow import GradientFlow, gradient_flow
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
 from .powers import matrix_powers, power_norms
@@ -24,21 +25,29 @@ from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
 from .spectrum import SpectralReport, spectral_report
 from .trajectories import forward, linear_scan, state_gradients
+from .truncation import Chunked, Randomized, Sliding
+from .truncation_report import TruncationReport, truncation_report
 
 __version__ = _core.__version__
 
 __all__ = [
+    "Chunked",
+    "GradientFlow",
     "Gradients",
     "Objective",
     "Params",
+    "Randomized",
     "Schedule",
+    "Sliding",
     "SpectralReport",
     "Trajectory",
+    "TruncationReport",
     "build_info",
     "clip_by_global_norm",
     "explain",
     "forward",
     "get_num_threads",
+    "gradient_flow",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",
@@ -47,5 +56,6 @@ __all__ = [
     "set_num_threads",
     "spectral_report",
     "state_gradients",
+    "truncation_report",
     "vjp",
 ]

@@ -39,7 +39,7 @@ def integer(name: str, value: object, low: int, high: int = sys.maxsize) -> int:
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # the point is to ask whether it is one
     except TypeError:
-        raise TypeError(f"{name} must be an integer, not {_describe(value)}") from None
+        raise TypeError(f"{name} must be an integer, not {describe(value)}") from None
     if number < low:
         raise ValueError(f"{name} must be at least {low}, not {number}")
     if number > high:
@@ -62,20 +62,32 @@ def memory_limit(value: object) -> float:
     return 0.0 if value is None else float(integer("memory_limit", value, 1))
 
 
+def real(name: str, value: object) -> float:
+    """Return `value` as a float."""
+    if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a real number, not {describe(value)}")
+    return float(value)
+
+
 def nonnegative(name: str, value: object) -> float:
     """Return `value` as a finite float of at least zero."""
-    if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a real number, not {_describe(value)}")
-    number = float(value)
+    number = real(name, value)
     if not (0.0 <= number < math.inf):
         raise ValueError(f"{name} must be finite and at least 0, not {number}")
     return number
 
 
+def generator(name: str, value: object) -> np.random.Generator:
+    """Return a source of randomness: the caller's own, or one from a seed, or from the system's entropy."""
+    if value is None or isinstance(value, np.random.Generator):
+        return np.random.default_rng(value)
+    return np.random.default_rng(integer(name, value, 0))
+
+
 def boolean(name: str, value: object) -> bool:
     """Return `value` as a bool."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, not {_describe(value)}")
+        raise TypeError(f"{name} must be True or False, not {describe(value)}")
     return bool(value)
 
 
@@ -93,7 +105,7 @@ def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
 def choice(name: str, value: object, choices: Collection[str]) -> str:
     """Return `value`, which must be one of `choices`."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {_describe(value)}")
+        raise TypeError(f"{name} must be a string, not {describe(value)}")
     if value not in choices:
         allowed = ", ".join(repr(c) for c in choices)
         raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
@@ -103,7 +115,8 @@ def choice(name: str, value: object, choices: Collection[str]) -> str:
 # --- arrays -------------------------------------------------------------------------------------------------
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
+    """Return a short description of a value that was not expected."""
     text = repr(value)
     kind = type(value).__name__
     return f"{kind} {text}" if len(text) <= 40 else kind
@@ -360,10 +373,10 @@ def names(name: str, value: object, allowed: Collection[str]) -> frozenset[str]:
     try:
         chosen: frozenset[Any] = frozenset(value)  # type: ignore[call-overload]  # that is the question
     except TypeError:
-        raise TypeError(f"{name} must be a collection of names, not {_describe(value)}") from None
+        raise TypeError(f"{name} must be a collection of names, not {describe(value)}") from None
     for entry in chosen:
         if not isinstance(entry, str):
-            raise TypeError(f"{name} must hold names, not {_describe(entry)}")
+            raise TypeError(f"{name} must hold names, not {describe(entry)}")
         if entry not in allowed:
             options = ", ".join(repr(a) for a in allowed)
             raise ValueError(f"{name} must name some of {options}, not {entry!r}")
@@ -391,7 +404,7 @@ def out(
     if value is None:
         return allocate(name, shape, dtype)
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, not {_describe(value)}")
+        raise TypeError(f"{name} must be a NumPy array, not {describe(value)}")
     if value.dtype != dtype or not value.dtype.isnative:
         raise TypeError(f"{name} must have dtype {dtype}, not {value.dtype}")
     _check_shape(name, value, shape)

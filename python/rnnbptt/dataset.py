@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,22 @@ def checked(params: object) -> Params:
     return params
 
 
+class Backflow(NamedTuple):
+    """What flows backwards in time, where it is not simply ``W_hh^T g_{t+1}`` from a zero after the end."""
+
+    d_hT: FloatArray | None = None
+    """(B, h): what later steps ask of the last states."""
+    block: int = 0
+    """Nothing flows from steps block, 2 block, ... (counted from zero) to the state before; 0 for none."""
+    cuts: NDArray[np.bool_] | None = None
+    """(T, B), C-contiguous: whether nothing flows from a step to the state before it."""
+    factor: float = 1.0
+    """What does flow is multiplied by this."""
+
+
+_WHOLE = Backflow()
+
+
 class Dataset:
     """Inputs, initial state and weights of steps; and which gradients are wanted.
 
@@ -62,11 +78,11 @@ class Dataset:
         self.kind = params._kind
         self.shape, self.dtype = params.shape, params.dtype
         self.terms = tuple(name for name, _ in params.items())
-        d, h, _ = self.shape
+        d = self.shape[0]
         self.batch_first = _validate.boolean("batch_first", batch_first)
         self.inputs, self.batched = _validate.sequence("x", x, self.dtype, d, self.batch_first)
         self.steps, self.batch = self.inputs.shape[:2]
-        self.start = _validate.initial_state(h0, self.dtype, self.batch, h, self.batched)
+        self.start = self.state("h0", h0)
         self.weights, self.lengths = _validate.step_weights(
             weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
         )
@@ -96,7 +112,13 @@ class Dataset:
         shape = (self.steps, self.batch, self.shape[2])
         return _validate.like_sequence(name, value, self.dtype, shape, self.batched, self.batch_first)
 
-    def pose(self, loss: str, targets: NDArray[Any], **schedule: int) -> _core.Problem:
+    def state(self, name: str, value: ArrayLike | None) -> FloatArray | None:
+        """Return one state per sequence, (B, h), as the extension reads it."""
+        return _validate.initial_state(value, self.dtype, self.batch, self.shape[1], self.batched, name)
+
+    def pose(
+        self, loss: str, targets: NDArray[Any], back: Backflow = _WHOLE, /, **schedule: int
+    ) -> _core.Problem:
         """Hand the data over to the extension; `schedule` prescribes what it would choose by itself."""
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
@@ -106,6 +128,10 @@ class Dataset:
             h0=self.start,
             weights=self.weights,
             lengths=self.lengths,
+            d_hT=back.d_hT,
+            block=back.block,
+            cuts=None if back.cuts is None else back.cuts.view(np.uint8),
+            flow=back.factor,
             weight_sum=self._weight_sum(),
             bias="b_h" in self.terms,
             input_gradient="x" in self.wrt,
@@ -120,15 +146,17 @@ class Dataset:
             return float(np.sum(self.weights, dtype=np.float64, where=used))
         return float(self.steps) * self.batch if self.lengths is None else float(self.lengths.sum())
 
-    def gradients(self, problem: _core.Problem, params: Params, threads: int) -> tuple[float, Gradients]:
-        """Compute the loss and the gradients that `wrt` names, in new arrays."""
+    def gradients(
+        self, problem: _core.Problem, params: Params, threads: int, d_o: FloatArray | None = None
+    ) -> tuple[float, Gradients]:
+        """Compute the loss and the gradients that `wrt` names, in new arrays; dL/do in `d_o` where given."""
         weights = arrays(params)
         results = [None if shape is None else np.empty(shape, self.dtype) for shape in self.result_shapes]
         d, h, _ = self.shape
         d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
         d_x = self.result("d_x", d) if "x" in self.wrt else None
         time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
-        loss = problem.gradient(weights, (*results, d_h0, time_major), threads)
+        loss = problem.gradient(weights, (*results, d_h0, time_major, d_o), threads)
         return loss, Gradients._make((*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x))
 
     def result(

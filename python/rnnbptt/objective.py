@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import _validate
-from .dataset import Dataset, checked
+from . import _validate, truncation
+from .dataset import Backflow, Dataset, checked
 from .params import Params
+from .sliding import sliding
 from .trajectories import outputs
+from .truncation import Randomized, Sliding, backflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from . import _core
     from ._validate import FloatArray
     from .params import Gradients
+    from .truncation import Truncation
 
     CallableLoss = Callable[[NDArray[Any], Any], tuple[float, ArrayLike]]
     Loss = Literal["mse", "squared_error", "cross_entropy"] | CallableLoss
@@ -57,6 +60,8 @@ class Objective:
         Whether batched arrays are laid out (B, T, ...).
     wrt : collection of str, optional
         Gradients to compute: every parameter that is present when absent; may name ``"h0"`` and ``"x"``.
+    truncate : Sliding, Chunked or Randomized, optional
+        How far back in time losses look; the whole way when absent.
     num_threads : int, optional
         Threads to use; `get_num_threads` when absent. No bit of the result depends on it.
     memory_limit : int, optional
@@ -96,6 +101,7 @@ class Objective:
         mask: ArrayLike | None = None,
         batch_first: bool = False,
         wrt: Collection[str] | None = None,
+        truncate: Truncation | None = None,
         num_threads: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
@@ -118,15 +124,16 @@ class Objective:
             "wrt": wrt,
             "memory_limit": memory_limit,
         }
+        self._truncate = truncation.checked(truncate)
         self._threads = _validate.num_threads(num_threads)
         # Set and read as one, so that threads with parameters of different kinds do not mix them up.
-        self._bound: tuple[Dataset, _core.Problem | None] | None = None
+        self._bound: tuple[Dataset, NDArray[Any] | None, _core.Problem | None] | None = None
         self._like = like
         self._flat: tuple[_core.Problem, tuple[bool, bool, bool]] | None = None
         if like is not None:
-            dataset, problem = self._bind(checked(like))
+            dataset, _, problem = self._bind(checked(like))
             terms = dataset.terms
-            if problem is not None and dataset.wrt == frozenset(terms):
+            if problem is not None and not isinstance(truncate, Sliding) and dataset.wrt == frozenset(terms):
                 # The extension serves flat() alone.
                 self._flat = (problem, ("b_h" in terms, "b_q" in terms, "W_qx" in terms))
 
@@ -144,13 +151,18 @@ class Objective:
         gradients : Gradients
             New arrays of the parameters' dtype; ``None`` for what was not asked for.
         """
-        dataset, problem = self._bind(params)
+        dataset, targets, problem = self._bind(params)
         if problem is not None:
+            return _pulled(dataset, problem, params, self._threads, self._truncate)
+        back = backflow(self._truncate, dataset)
+        if not callable(self._loss):
+            assert targets is not None
+            problem = dataset.pose(self._loss, targets, back)
             return dataset.gradients(problem, params, self._threads)
         o = outputs(params, dataset, self._threads)
         L, d_o = self._callers_loss(o)
-        problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
-        return L, dataset.gradients(problem, params, self._threads)[1]
+        problem = dataset.pose("given", dataset.outputs_like("d_o", d_o), back)
+        return L, _pulled(dataset, problem, params, self._threads, self._truncate)[1]
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
         """Evaluate the loss and its gradient at a vector, as ``scipy.optimize.minimize(jac=True)`` asks.
@@ -182,15 +194,20 @@ class Objective:
         ]
         return loss, np.concatenate(parts)
 
-    def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:
-        """Return the data checked against parameters of this kind, and what the extension made of them."""
+    def _bind(self, params: Params) -> tuple[Dataset, NDArray[Any] | None, _core.Problem | None]:
+        """Return data and targets checked against parameters of this kind, and what the extension made of them.
+
+        The extension is told at each call where the loss is a function or the truncation drawn.
+        """
         bound = self._bound
         if bound is None or not (isinstance(params, Params) and bound[0].fits(params)):
             dataset = Dataset(checked(params), self._x, **self._options)
-            problem = None
+            targets = problem = None
             if not callable(self._loss):
-                problem = dataset.pose(self._loss, dataset.targets(self._loss, self._y))
-            bound = self._bound = (dataset, problem)
+                targets = dataset.targets(self._loss, self._y)
+                if not isinstance(self._truncate, Randomized):
+                    problem = dataset.pose(self._loss, targets, backflow(self._truncate, dataset))
+            bound = self._bound = (dataset, targets, problem)
         return bound
 
     def _callers_loss(self, o: FloatArray) -> tuple[float, ArrayLike]:
@@ -199,6 +216,15 @@ class Objective:
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
         return float(answer[0]), answer[1]
+
+
+def _pulled(
+    dataset: Dataset, problem: _core.Problem, params: Params, threads: int, truncate: Truncation | None
+) -> tuple[float, Gradients]:
+    """Compute loss and gradients; the extension knows of every truncation but `Sliding`."""
+    if isinstance(truncate, Sliding):
+        return sliding(dataset, problem, params, threads, truncate.tau)
+    return dataset.gradients(problem, params, threads)
 
 
 def loss_and_grad(
@@ -213,6 +239,7 @@ def loss_and_grad(
     mask: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    truncate: Truncation | None = None,
     num_threads: int | None = None,
     memory_limit: int | None = None,
 ) -> tuple[float, Gradients]:
@@ -228,7 +255,7 @@ def loss_and_grad(
     ----------
     params : Params
         Weights; their dtype is the dtype of every result.
-    x, y, loss, h0, weights, lengths, mask, batch_first, wrt, num_threads, memory_limit
+    x, y, loss, h0, weights, lengths, mask, batch_first, wrt, truncate, num_threads, memory_limit
         As for `Objective`, which is the better choice for more than one call on the same data.
 
     Returns
@@ -267,6 +294,7 @@ def loss_and_grad(
         mask=mask,
         batch_first=batch_first,
         wrt=wrt,
+        truncate=truncate,
         num_threads=num_threads,
         memory_limit=memory_limit,
     )
@@ -279,9 +307,11 @@ def vjp(
     d_o: ArrayLike,
     h0: ArrayLike | None = None,
     *,
+    d_hT: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    truncate: Truncation | None = None,
     num_threads: int | None = None,
     memory_limit: int | None = None,
 ) -> Gradients:
@@ -295,18 +325,35 @@ def vjp(
         Inputs.
     d_o : array_like, shape (T, B, q) or (T, q)
         Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
-    h0, lengths, batch_first, wrt, num_threads, memory_limit
+    d_hT : array_like, shape (B, h) or (h,), optional
+        Derivative of the loss by the last state of each sequence other than through `d_o`: by what was
+        computed from that state afterwards. Zero when absent. Time is lifted in chunks of L steps only
+        where L divides every length. Not to be had with `truncate`.
+    h0, lengths, batch_first, wrt, truncate, num_threads, memory_limit
         As for `Objective`.
 
     Returns
     -------
     Gradients
-        The vector-Jacobian product of the map from parameters (and h0, x) to outputs.
+        The vector-Jacobian product of the map from parameters (and h0, x) to outputs and last state.
 
     Raises
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it.
+
+    Examples
+    --------
+    A sequence in two windows: the gradient by the state they share is carried from the later to the earlier.
+
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[2.0]])
+    >>> x, d_o = np.ones((6, 1)), np.ones((6, 1))
+    >>> h3 = rnnbptt.forward(params, x[:3]).hidden[-1]
+    >>> late = rnnbptt.vjp(params, x[3:], d_o[3:], h3, wrt=("W_hh", "h0"))
+    >>> early = rnnbptt.vjp(params, x[:3], d_o[:3], d_hT=late.h0)
+    >>> early.W_hh + late.W_hh == rnnbptt.vjp(params, x, d_o).W_hh
+    array([[ True]])
     """
     dataset = Dataset(
         checked(params),
@@ -317,5 +364,11 @@ def vjp(
         wrt=wrt,
         memory_limit=memory_limit,
     )
-    problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
-    return dataset.gradients(problem, params, _validate.num_threads(num_threads))[1]
+    threads = _validate.num_threads(num_threads)
+    truncation.checked(truncate)
+    if d_hT is not None and truncate is not None:
+        raise ValueError("d_hT must be None when gradients are truncated")
+    targets, last = dataset.outputs_like("d_o", d_o), dataset.state("d_hT", d_hT)
+    back = backflow(truncate, dataset) if last is None else Backflow(d_hT=last)
+    problem = dataset.pose("given", targets, back)
+    return _pulled(dataset, problem, params, threads, truncate)[1]

@@ -73,6 +73,14 @@ def forward(
     return Trajectory(hidden, o)
 
 
+def states(params: Params, dataset: Dataset, threads: int) -> FloatArray:
+    """Return the states of a data set, time-major; those beyond the ends of sequences mean nothing."""
+    _, h, q = params.shape
+    hidden = dataset.result("hidden", h)
+    _run_forward(params, dataset, hidden, dataset.result("o", q), threads)
+    return _validate.time_major(hidden, dataset.batched, dataset.batch_first)
+
+
 def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
     """Return the outputs for a data set, in the caller's layout; zero beyond the ends of sequences."""
     _, h, q = params.shape

@@ -65,6 +65,16 @@ struct Problem {
   SequenceView<const Scalar> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
   const std::int64_t* lengths = nullptr;    // (B,) steps of each sequence that matter, or null for T
   double weight_sum = 0;                    // what the weighted sum of losses is divided by
+  const Scalar* d_hT = nullptr;  // (B, h): what follows asks of each sequence's last state, or null for zero
+
+  // Where gradients are truncated: nothing flows from a step that is cut to the state before it.
+  Index block = 0;                     // cut at steps block, 2 block, ... (zero-based), or 0 for never
+  const std::uint8_t* cuts = nullptr;  // (T, B): 1 where cut, or null
+  double flow = 1;                     // what does flow is multiplied by this
+
+  bool cut(Index t, Index b) const {
+    return (block > 0 && t > 0 && t % block == 0) || (cuts != nullptr && cuts[t * shape.B + b] != 0);
+  }
 
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
 };
@@ -75,6 +85,7 @@ struct Gradients {
   Params<Scalar> params;
   Scalar* h0 = nullptr;    // (B, h)
   SequenceView<Scalar> x;  // (T, B, d)
+  SequenceView<Scalar> o;  // (T, B, q)
 };
 
 }  // namespace rnnbptt

@@ -57,31 +57,31 @@ def states(model: Model, x: Array, h0: Array) -> Array:
     return hidden
 
 
-def state_gradients(model: Model, d_o: Array) -> Array:
-    """Evaluate equation (7), the sum over lags k of ``(W_hh^T)^k W_qh^T d_o_{t+k}``.
+def state_gradients(model: Model, e: Array) -> Array:
+    """Evaluate equation (7), the sum over lags k of ``(W_hh^T)^k e_{t+k}``.
 
     Returns
     -------
     ndarray, shape (T, B, h)
         ``g_t = dL/dh_t``.
     """
-    T = len(d_o)
+    T = len(e)
     power = powers(model.W_hh, T - 1)
-    g = np.zeros((*d_o.shape[:-1], len(model.W_hh)), d_o.dtype)
+    g = np.zeros_like(e)
     for k in range(T):
-        g[: T - k] += d_o[k:] @ (model.W_qh @ power[k])
+        g[: T - k] += e[k:] @ power[k]
     return g
 
 
 def gradients(
-    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, wrt: Collection[str]
+    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
 ) -> dict[str, Array]:
     """Evaluate equations (5) and (7) to (12), each sum over steps written out in its indices.
 
     Parameters and result are those of `rnnbptt.reference.recursion.gradients`. In the subscripts t is the
     step, b the sequence, and the two last letters are row and column of the weight.
     """
-    g = state_gradients(model, d_o)  # (7)
+    g = state_gradients(model, e)  # (7)
     before = np.concatenate([h0[np.newaxis], hidden[:-1]])  # h_{t-1} for t = 1..T
 
     def d_x() -> Array:

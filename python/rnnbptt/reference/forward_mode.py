@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def state_gradients(model: Model, d_o: Array) -> Array:
+def state_gradients(model: Model, e: Array) -> Array:
     """Carry ``S_s = dh_t/dh_s`` forward for every s <= t, and collect ``g_s = sum_t S_s^T e_t``.
 
     Returns
@@ -41,19 +41,18 @@ def state_gradients(model: Model, d_o: Array) -> Array:
     ndarray, shape (T, B, h)
         ``g_s = dL/dh_s``.
     """
-    T, h = len(d_o), len(model.W_hh)
-    g = np.zeros((*d_o.shape[:-1], h), d_o.dtype)
-    S = np.zeros((T, h, h), d_o.dtype)
+    T, h = len(e), len(model.W_hh)
+    g = np.zeros_like(e)
+    S = np.zeros((T, h, h), e.dtype)
     for t in range(T):
         S[:t] = model.W_hh @ S[:t]
-        S[t] = np.eye(h, dtype=d_o.dtype)
-        e = d_o[t] @ model.W_qh
-        g[: t + 1] += e @ S[: t + 1]
+        S[t] = np.eye(h, dtype=e.dtype)
+        g[: t + 1] += e[t] @ S[: t + 1]
     return g
 
 
 def gradients(
-    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, wrt: Collection[str]
+    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
 ) -> dict[str, Array]:
     """Evaluate equations (13) and (14) in one pass forward through time.
 
@@ -81,9 +80,8 @@ def gradients(
         D_A[:, rows, rows] += z[:, np.newaxis]  # (13), immediate
         D_h0 = model.W_hh @ D_h0
 
-        e = d_o[t] @ model.W_qh
-        d_A += np.tensordot(e, D_A, axes=2)  # (14)
-        d_h0 += e @ D_h0
+        d_A += np.tensordot(e[t], D_A, axes=2)  # (14)
+        d_h0 += e[t] @ D_h0
         # The output weights feed no later step: for them immediate and total derivative are the same.
         d_W_qh += d_o[t].T @ hidden[t]
         d_W_qx += d_o[t].T @ x[t]
@@ -94,7 +92,7 @@ def gradients(
     found |= {"W_qh": d_W_qh, "W_qx": d_W_qx, "b_q": d_b_q, "h0": d_h0}
     if "x" in wrt:
         # W_hx x_t enters the state at step t as it is: dL/dx_t follows from dL/dh_t, itself in forward mode.
-        found["x"] = state_gradients(model, d_o) @ model.W_hx
+        found["x"] = state_gradients(model, e) @ model.W_hx
         if model.W_qx is not None:
             found["x"] += d_o @ model.W_qx
     return {name: np.ascontiguousarray(found[name]) for name in wrt}

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .. import _validate
+from .. import _validate, truncation
 from ..params import Gradients
 from . import closed_form, forward_mode, recursion
+from . import truncation as truncated
 from .model import Model, as_given, initial_state, states
 from .problem import Array, Loss, Problem, kept, pose, running_steps
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from ..params import Params
+    from ..truncation import Truncation
 
 Method = Literal["recursion", "closed_form", "forward_mode"]
 FORMS = {"recursion": recursion, "closed_form": closed_form, "forward_mode": forward_mode}
@@ -36,6 +38,7 @@ def loss_and_grad(
     mask: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    truncate: Truncation | None = None,
     method: Method = "recursion",
 ) -> tuple[float, Gradients]:
     """Evaluate the loss (3) and its gradients, equations (4) to (12).
@@ -63,8 +66,10 @@ def loss_and_grad(
         Whether batched arrays are laid out (B, T, ...).
     wrt : collection of str, optional
         Which gradients to return: every parameter that is present when absent; may name "h0" and "x".
+    truncate : Sliding, Chunked or Randomized, optional
+        How far back in time losses look; the whole way when absent.
     method : {"recursion", "closed_form", "forward_mode"}
-        Which of the three forms of the gradient to evaluate.
+        Which of the three forms of the gradient to evaluate; truncated gradients have the first alone.
 
     Returns
     -------
@@ -78,12 +83,12 @@ def loss_and_grad(
     TypeError, ValueError
         If an argument does not fit; the message names it.
     """
-    form = _validate.choice("method", method, FORMS)
+    form = chosen_form(method, truncate)
     names = chosen(params, wrt)
     problem = pose(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
-    L, gradients = solve(problem, names, form)
+    L, gradients = solve(problem, names, form, truncate)
     return float(L), gradients
 
 
@@ -100,6 +105,7 @@ def oracle(
     mask: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    truncate: Truncation | None = None,
     method: Method = "recursion",
     dtype: DTypeLike = np.longdouble,
 ) -> tuple[Any, Gradients]:
@@ -111,7 +117,7 @@ def oracle(
 
     Parameters
     ----------
-    params, x, y, loss, h0, weights, lengths, mask, batch_first, wrt, method
+    params, x, y, loss, h0, weights, lengths, mask, batch_first, wrt, truncate, method
         As for `loss_and_grad`. A `loss` that is a function receives outputs of `dtype`.
     dtype : dtype
         A real dtype to compute in. ``numpy.longdouble`` has 64 bits of mantissa on x86 and 113 on 64-bit
@@ -123,13 +129,13 @@ def oracle(
     gradients : Gradients
         Arrays of `dtype`.
     """
-    form = _validate.choice("method", method, FORMS)
+    form = chosen_form(method, truncate)
     names = chosen(params, wrt)
     problem = pose(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
     wide = np.dtype(dtype)
-    L, gradients = solve(problem.cast(wide), names, form)
+    L, gradients = solve(problem.cast(wide), names, form, truncate)
     return wide.type(L), gradients
 
 
@@ -140,9 +146,11 @@ def vjp(
     d_o: ArrayLike,
     h0: ArrayLike | None = None,
     *,
+    d_hT: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    truncate: Truncation | None = None,
     method: Method = "recursion",
 ) -> Gradients:
     """Pull ``d_o = dL/do`` back to the parameters: equations (5) to (12), for a loss of the caller's own.
@@ -155,20 +163,23 @@ def vjp(
         Inputs.
     d_o : array_like, shape (T, B, q) or (T, q)
         Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
-    h0, lengths, batch_first, wrt, method
+    d_hT : array_like, shape (B, h) or (h,), optional
+        Derivative of the loss by the last state of each sequence other than through `d_o`: it joins e_T.
+        Zero when absent.
+    h0, lengths, batch_first, wrt, truncate, method
         As for `loss_and_grad`.
 
     Returns
     -------
     Gradients
-        The vector-Jacobian product of the map from parameters (and h0, x) to outputs.
+        The vector-Jacobian product of the map from parameters (and h0, x) to outputs and last state.
 
     Raises
     ------
     TypeError, ValueError
         If an argument does not fit; the message names it.
     """
-    form = _validate.choice("method", method, FORMS)
+    form = chosen_form(method, truncate)
     names = chosen(params, wrt)
     d, _, q = params.shape
     batch_first = _validate.boolean("batch_first", batch_first)
@@ -176,11 +187,17 @@ def vjp(
     T, B = inputs.shape[:2]
     cotangent = _validate.like_sequence("d_o", d_o, params.dtype, (T, B, q), batched, batch_first)
     start = initial_state(params, h0, B, batched)
+    if d_hT is not None and truncate is not None:
+        raise ValueError("d_hT must be None when gradients are truncated")
+    last = initial_state(params, d_hT, B, batched, name="d_hT")
     _, counts = _validate.step_weights(None, lengths, None, params.dtype, (T, B), batched, batch_first)
     running = running_steps(counts, T)
     model, inputs = Model.of(params), kept(inputs, running)
     hidden = kept(states(model, inputs, start), running)
-    found = FORMS[form].gradients(model, inputs, start, hidden, kept(cotangent, running), names)
+    cotangent = kept(cotangent, running)
+    e = cotangent @ model.W_qh
+    e[T - 1 if counts is None else counts - 1, np.arange(B)] += last
+    found = evaluate(form, truncate, (model, inputs, start, hidden, cotangent), e, names)
     return as_gradients(found, running, batched, batch_first)
 
 
@@ -209,7 +226,7 @@ def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursi
     form = _validate.choice("method", method, FORMS)
     q = params.shape[2]
     cotangent, batched = _validate.sequence("d_o", d_o, params.dtype, q, batch_first=False)
-    g = FORMS[form].state_gradients(Model.of(params), cotangent)
+    g = FORMS[form].state_gradients(Model.of(params), cotangent @ params.W_qh)
     return as_given(g, batched, batch_first=False)
 
 
@@ -219,11 +236,37 @@ def chosen(params: Params, wrt: Collection[str] | None) -> frozenset[str]:
     return frozenset(present) if wrt is None else _validate.names("wrt", wrt, [*present, "h0", "x"])
 
 
-def solve(problem: Problem, names: Collection[str], form: str) -> tuple[Any, Gradients]:
+def chosen_form(method: str, truncate: object) -> str:
+    """Return the name of the form to evaluate."""
+    form = _validate.choice("method", method, FORMS)
+    if truncation.checked(truncate) is not None and form != "recursion":
+        raise ValueError(f"method must be 'recursion' when gradients are truncated, not {method!r}")
+    return form
+
+
+def evaluate(
+    form: str,
+    truncate: Truncation | None,
+    run: tuple[Model, Array, Array, Array, Array],
+    e: Array,
+    names: Collection[str],
+) -> dict[str, Array]:
+    """Evaluate the gradients of a run (model, x, h0, hidden, d_o), truncated or not."""
+    if truncate is None:
+        return FORMS[form].gradients(*run, e, names)
+    g, d_h0 = truncated.state_gradients(truncate, run[0].W_hh, e)
+    return recursion.sums(*run, g, d_h0, names)
+
+
+def solve(
+    problem: Problem, names: Collection[str], form: str, truncate: Truncation | None
+) -> tuple[Any, Gradients]:
     """Forward, loss, backward, in the dtype of the problem."""
     hidden, o = problem.run()
     L, d_o = problem.evaluate(o)
-    found = FORMS[form].gradients(problem.model, problem.x, problem.h0, hidden, d_o, names)
+    e = d_o @ problem.model.W_qh
+    run = (problem.model, problem.x, problem.h0, hidden, d_o)
+    found = evaluate(form, truncate, run, e, names)
     return L, as_gradients(found, problem.running, problem.batched, problem.batch_first)
 
 

@@ -118,10 +118,10 @@ def forward(
     return Trajectory(as_given(hidden, batched, batch_first), as_given(o, batched, batch_first))
 
 
-def initial_state(params: Params, h0: ArrayLike | None, batch: int, batched: bool) -> Array:
-    """Return h_0 as (B, h): the caller's, or zero."""
+def initial_state(params: Params, h0: ArrayLike | None, batch: int, batched: bool, name: str = "h0") -> Array:
+    """Return h_0, or another state, as (B, h): the caller's, or zero."""
     h = params.shape[1]
-    start = _validate.initial_state(h0, params.dtype, batch, h, batched)
+    start = _validate.initial_state(h0, params.dtype, batch, h, batched, name)
     return np.zeros((batch, h), params.dtype) if start is None else start
 
 

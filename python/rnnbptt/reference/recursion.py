@@ -45,15 +45,14 @@ def scan(
     return s
 
 
-def state_gradients(model: Model, d_o: Array) -> Array:
-    """Run equation (6), ``g_t = W_qh^T d_o_t + W_hh^T g_{t+1}`` from ``g_{T+1} = 0``, for t = T..1.
+def state_gradients(model: Model, e: Array) -> Array:
+    """Run equation (6), ``g_t = e_t + W_hh^T g_{t+1}`` from ``g_{T+1} = 0``, for t = T..1.
 
     Returns
     -------
     ndarray, shape (T, B, h)
         ``g_t = dL/dh_t``, the *total* derivative: the effect of h_t on the loss through every later step.
     """
-    e = d_o @ model.W_qh
     return scan(model.W_hh, e, reverse=True, transpose=True)
 
 
@@ -63,12 +62,9 @@ def outer_sum(a: Array, b: Array) -> Array:
 
 
 def gradients(
-    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, wrt: Collection[str]
+    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
 ) -> dict[str, Array]:
     """Evaluate equations (5), (6) and (8) to (12).
-
-    Each weight appears once in every step. Its gradient is therefore a sum over steps of (what the loss
-    asks of that step's result) times (what the weight was multiplied with in that step).
 
     Parameters
     ----------
@@ -77,6 +73,9 @@ def gradients(
         Inputs and states of the forward pass.
     d_o : ndarray, shape (T, B, q)
         ``dL/do_t``, equation (4).
+    e : ndarray, shape (T, B, h)
+        What the loss asks of each state directly: ``e_t = W_qh^T d_o_t``, and more for a state that is
+        used otherwise.
     wrt : collection of str
         Which gradients to evaluate: fields of `rnnbptt.Gradients`.
 
@@ -85,13 +84,31 @@ def gradients(
     dict
         One array for each name in `wrt`.
     """
-    W_hx, W_hh, W_qx = model.W_hx, model.W_hh, model.W_qx
-    g = state_gradients(model, d_o)  # (6)
+    g = state_gradients(model, e)  # (6)
+    return sums(model, x, h0, hidden, d_o, g, g[0] @ model.W_hh, wrt)  # (10)
+
+
+def sums(
+    model: Model,
+    x: Array,
+    h0: Array,
+    hidden: Array,
+    d_o: Array,
+    g: Array,
+    d_h0: Array,
+    wrt: Collection[str],
+) -> dict[str, Array]:
+    """Evaluate equations (5), (8), (9), (11) and (12) from the state gradients `g`, wherever they come from.
+
+    Each weight appears once in every step. Its gradient is therefore a sum over steps of (what the loss
+    asks of that step's result) times (what the weight was multiplied with in that step).
+    """
+    W_hx, W_qx = model.W_hx, model.W_qx
     formula: dict[str, Callable[[], Array]] = {
         "W_qh": lambda: outer_sum(d_o, hidden),  # (5)
         "W_hx": lambda: outer_sum(g, x),  # (8)
         "W_hh": lambda: g[0].T @ h0 + outer_sum(g[1:], hidden[:-1]),  # (9)
-        "h0": lambda: g[0] @ W_hh,  # (10)
+        "h0": lambda: d_h0,
         "x": lambda: g @ W_hx if W_qx is None else g @ W_hx + d_o @ W_qx,  # (11)
         "b_h": lambda: g.sum(axis=(0, 1)),  # (12)
         "b_q": lambda: d_o.sum(axis=(0, 1)),

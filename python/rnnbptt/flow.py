@@ -1,0 +1,441 @@
+"""How gradients flow back through a model on its own data: by step, by lag, and what each lag is worth."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _validate
+from .lag_terms import LagTerms, chosen_lags, pose
+from .reporting import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
+from .scaled import Real, Scaled
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .lag_terms import Data
+    from .objective import Loss
+    from .params import Params
+
+#: Base-2 logarithms of the smallest normal number and of what no number reaches.
+_RANGES = {"float32": (-126, 128), "float64": (-1022, 1024)}
+#: Eigenvalues whose moduli agree to this belong together.
+_TIE = 1e-9
+
+
+class RangeExits(NamedTuple):
+    """Where numbers of a dtype end, going backwards; ``None`` where they suffice.
+
+    Attributes
+    ----------
+    underflow_lag, overflow_lag : int or None
+        First lag k at which ``||(W_hh^T)^k e||`` is below the smallest normal number, or beyond the largest.
+    underflow_step, overflow_step : int or None
+        Last step t (from 1), and so the first on the way back, at which ``||dL/dh_t||`` is; zeros are not.
+    """
+
+    underflow_lag: int | None
+    overflow_lag: int | None
+    underflow_step: int | None
+    overflow_step: int | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GradientFlow:
+    r"""Gradients of a loss on their way back in time: see `gradient_flow`.
+
+    ``print`` shows a table, `plot` a picture. Logarithms are to base 2 and finite however large or small the
+    gradients are; -inf stands for a true zero.
+
+    Attributes
+    ----------
+    steps, batch, size : int
+        T, B and h.
+    dtype : str
+        Of the parameters. All computing is in float64.
+    log2_state_gradients : ndarray, shape (T,), (T, B) or (B, T)
+        :math:`\log_2 \|g_t\|` with :math:`g_t = \partial L / \partial h_t`, laid out as the inputs.
+    log2_lag_norms : ndarray, shape (K,)
+        How much of a gradient arrives k steps back: :math:`\log_2` of the root mean square of
+        :math:`\|(W_{hh}^\top)^k e_t\|`, :math:`e_t = W_{qh}^\top \partial L / \partial o_t`, over the steps
+        t that count in the loss. If only the last does, this is :math:`\|\partial L/\partial h_{T-k}\|`.
+        Powers are taken as though every step had k predecessors.
+    alignment : ndarray, shape (K,)
+        Share of the length of these vectors that lies in the eigenspace of ``W_hh^T`` which belongs to
+        `leading_eigenvalues`: 1 when they have turned into it. nan where they are zero.
+    leading_eigenvalues : ndarray of complex
+        The eigenvalues of largest modulus: one, a conjugate pair, or all that tie.
+    log2_contributions : ndarray, shape (K,)
+        :math:`\log_2 \|G_k\|_F` with :math:`\partial L/\partial W_{hh} = \sum_k G_k`.
+    shares : ndarray, shape (K,)
+        :math:`\langle G_k, G\rangle / \|G\|^2`, signed, with ``G = dL/dW_hh``. With `remainder_share` they sum
+        up to 1; nan where the gradient is zero.
+    remainder_share : float
+        The share of all lags from K on.
+    log2_remainder : float
+        :math:`\log_2 \|\sum_{k \ge K} G_k\|_F`.
+    log2_gradient_norm : float
+        :math:`\log_2 \|\partial L/\partial W_{hh}\|_F`.
+    """
+
+    steps: int
+    batch: int
+    size: int
+    dtype: str
+    log2_state_gradients: Real
+    log2_lag_norms: Real
+    alignment: Real
+    leading_eigenvalues: NDArray[np.complex128]
+    log2_contributions: Real
+    shares: Real
+    remainder_share: float
+    log2_remainder: float
+    log2_gradient_norm: float
+    _by_step: Real
+
+    @property
+    def lags(self) -> int:
+        """K: lags 0 .. K-1 are told apart."""
+        return len(self.shares)
+
+    @property
+    def cumulative_shares(self) -> Real:
+        """What the lags up to each one add up to, as a share of the gradient."""
+        sums: Real = np.cumsum(self.shares)
+        return sums
+
+    def horizon(self, tol: float = 0.01) -> int | None:
+        """Return the effective memory horizon: the first lag where less than `tol` of a gradient arrives.
+
+        Parameters
+        ----------
+        tol : float
+            Share of the norm at lag 0.
+
+        Returns
+        -------
+        int or None
+            The first k with ``||(W_hh^T)^k e|| < tol ||e||`` (root mean squares); ``None`` if it lies beyond
+            the lags of this report.
+        """
+        tol = _positive("tol", tol)
+        with np.errstate(invalid="ignore"):
+            below = np.flatnonzero(self.log2_lag_norms - self.log2_lag_norms[0] < np.log2(tol))
+        return int(below[0]) if below.size else None
+
+    def range_exits(self, dtype: str = "float64") -> RangeExits:
+        """Return where, going backwards, numbers of `dtype` underflow or overflow.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}
+
+        Returns
+        -------
+        RangeExits
+        """
+        low, high = _RANGES[_validate.choice("dtype", dtype, _RANGES)]
+
+        def ends(logs: Real) -> tuple[int | None, int | None]:
+            below = np.flatnonzero((logs < low) & (logs > -np.inf))
+            above = np.flatnonzero(logs >= high)
+            return tuple(int(i[0]) if i.size else None for i in (below, above))  # type: ignore[return-value]
+
+        T = self.steps
+        backwards = self._by_step[::-1]
+        some = np.where(np.isneginf(backwards), np.inf, backwards)
+        steps = ends(some.min(axis=1))[0], ends(backwards.max(axis=1))[1]
+        return RangeExits(
+            *ends(self.log2_lag_norms), *(None if i is None else T - i for i in steps)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as dicts, lists, strings and numbers that strict JSON can hold.
+
+        Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()`` reads.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+        values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
+        values["lags"] = self.lags
+        values["horizon"] = self.horizon()
+        for dtype in _RANGES:
+            values[f"range_exits_{dtype}"] = self.range_exits(dtype)._asdict()
+        return {name: jsonable(value) for name, value in values.items()}
+
+    def __str__(self) -> str:
+        K = self.lags
+        radius = float(abs(self.leading_eigenvalues[0]))
+        lines = [
+            f"Gradient flow: T = {self.steps}, B = {self.batch}, h = {self.size}, {self.dtype},"
+            f" spectral radius {radius:.6g}",
+            "",
+            "    lag   ||(W^T)^k e||       of lag 0   aligned   ||G_k||, share of ||G||   sum so far",
+        ]
+        with np.errstate(invalid="ignore"):
+            relative = self.log2_lag_norms - self.log2_lag_norms[0]
+        for k in shown(K):
+            lines.append(
+                f"{k:>7}   {power_of_two(self.log2_lag_norms[k]):>13}  {power_of_two(relative[k]):>13}"
+                f"{self.alignment[k]:>10.3f}   {power_of_two(self.log2_contributions[k]):>10}"
+                f"{share(self.shares[k]):>11}{share(self.cumulative_shares[k]):>13}"
+            )
+        if K < self.steps:
+            lines.append(
+                f"   from {K} on{'':37}{power_of_two(self.log2_remainder):>10}{share(self.remainder_share):>11}"
+            )
+        return "\n".join([*lines, "", textwrap.fill(self._summary(), WIDTH)])
+
+    def _summary(self) -> str:
+        norms = self._by_step[np.isfinite(self._by_step)]
+        parts = [f"||dL/dW_hh|| is {power_of_two(self.log2_gradient_norm)}."]
+        if norms.size:
+            parts.append(
+                f"||dL/dh_t|| lies between {power_of_two(norms.min())} and {power_of_two(norms.max())}."
+            )
+        horizon = self.horizon()
+        if horizon is None:
+            parts.append(f"More than 1 % of a gradient arrives at every lag below {self.lags}.")
+        else:
+            parts.append(f"Less than 1 % of a gradient arrives at lag {horizon}: the memory horizon.")
+        for dtype in _RANGES:
+            exits = self.range_exits(dtype)
+            said = [
+                f"{what}s at {kind} {at}"
+                for what, kind, at in (
+                    ("underflow", "lag", exits.underflow_lag),
+                    ("overflow", "lag", exits.overflow_lag),
+                    ("underflow", "step", exits.underflow_step),
+                    ("overflow", "step", exits.overflow_step),
+                )
+                if at is not None
+            ]
+            if said:
+                parts.append(f"Going back, {dtype} {', '.join(said)}.")
+        return " ".join(parts)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw gradients by step, by lag, and what each lag adds to dL/dW_hh.
+
+        Parameters
+        ----------
+        axes : sequence of three matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: ``pip install 'rnnbptt[plot]'``.
+        ValueError
+            If `axes` are not three.
+        """
+        axes = drawing_axes(axes, 3)
+        self._plot_steps(axes[0])
+        self._plot_lags(axes[1])
+        self._plot_shares(axes[2])
+        return axes[0].figure
+
+    def _plot_steps(self, axes: Any) -> None:
+        t = np.arange(1, self.steps + 1)
+        logs = np.where(np.isfinite(self._by_step), self._by_step, np.nan)
+        if self.batch == 1:
+            axes.plot(t, logs[:, 0], color=BLUE, lw=1)
+        elif np.isfinite(logs).any():
+            kept = np.isfinite(logs).any(axis=1)
+            low, middle, high = np.nanpercentile(logs[kept], [0, 50, 100], axis=1)
+            axes.fill_between(t[kept], low, high, color=BLUE, alpha=0.25, lw=0, label="all sequences")
+            axes.plot(t[kept], middle, color=BLUE, lw=1, label="median")
+            axes.legend(fontsize="small")
+        finish(axes, "time step t", r"log$_2\,\Vert \partial L/\partial h_t \Vert$", "Gradients of the states")
+
+    def _plot_lags(self, axes: Any) -> None:
+        k = np.arange(self.lags)
+        with np.errstate(invalid="ignore"):
+            relative = self.log2_lag_norms - self.log2_lag_norms[0]
+        finite = np.isfinite(relative)
+        axes.plot(k[finite], relative[finite], color=BLUE, label=r"$\Vert (W_{hh}^\top)^k e \Vert$ of lag 0")
+        radius = float(abs(self.leading_eigenvalues[0]))
+        if finite.any() and radius > 0:
+            last = k[finite][-1]
+            law = relative[last] + (k - last) * np.log2(radius)
+            axes.plot(k, law, color=ORANGE, ls="--", label=rf"law $\rho^k$, $\rho$ = {radius:.4g}")
+        low = np.nanmin(relative[finite], initial=-8) - 2
+        horizon = self.horizon()
+        if horizon is not None:
+            axes.axvline(horizon, color=GREY, ls=":", label=f"below 1 % at lag {horizon}")
+        axes.set_ylim(bottom=low)
+        axes.legend(fontsize="small")
+        finish(axes, "lag k (steps back in time)", "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back")
+
+    def _plot_shares(self, axes: Any) -> None:
+        k = np.arange(self.lags)
+        axes.axhline(1, color=GREY, lw=0.8)
+        axes.axhline(0, color=GREY, lw=0.8)
+        axes.plot(k, self.shares, color=BLUE, lw=1, label="share of lag k")
+        axes.plot(k, self.cumulative_shares, color=ORANGE, ls="--", label="lags up to k")
+        if np.nanmax(np.abs(self.cumulative_shares), initial=0) > 100:
+            axes.set_yscale("symlog", linthresh=1)
+        axes.legend(fontsize="small")
+        finish(axes, "lag k (steps back in time)", r"share of $\partial L/\partial W_{hh}$", "What each lag is worth")
+
+
+def gradient_flow(
+    params: Params,
+    x: ArrayLike,
+    y: Any,
+    *,
+    loss: Loss = "mse",
+    h0: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    batch_first: bool = False,
+    lags: int | None = None,
+    num_threads: int | None = None,
+) -> GradientFlow:
+    r"""Tell how the gradients of a loss flow back in time, and what each lag adds to ``dL/dW_hh``.
+
+    With :math:`e_t = W_{qh}^\top\,\partial L/\partial o_t`, the gradient of a state sums what later losses send
+    back, and the gradient of the recurrent weights sums over the lag k between a loss and the step before the
+    state it reaches:
+
+    .. math::
+
+        g_t = \frac{\partial L}{\partial h_t} = \sum_{k \ge 0} (W_{hh}^\top)^k e_{t+k}, \qquad
+        \frac{\partial L}{\partial W_{hh}} = \sum_{k \ge 0} G_k, \quad
+        G_k = (W_{hh}^\top)^k W_{qh}^\top \sum_t \frac{\partial L}{\partial o_{t+k}} h_{t-1}^\top .
+
+    Nothing overflows or underflows: where float64 would, states, outputs and gradients are carried as a mantissa
+    times a power of two.
+
+    Parameters
+    ----------
+    params : Params
+        Weights. float32 ones are widened: all computing is in float64.
+    x, y, loss, h0, weights, lengths, mask, batch_first
+        As for `Objective`, but finite. A `loss` that is a function needs outputs within the range of float64.
+    lags : int, optional
+        K, the number of lags to tell apart, up to T: 1000 or T when absent.
+    num_threads : int, optional
+        Threads to use; `get_num_threads` when absent.
+
+    Returns
+    -------
+    GradientFlow
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit; the message names it.
+
+    See Also
+    --------
+    truncation_report : what is lost by looking back a few steps only.
+    spectral_report : what ``W_hh`` does to gradients on any data.
+
+    Notes
+    -----
+    Beyond one gradient, the cost is that of the states' gradients, 2 T B h^2 flops, of the contributions,
+    2 K h^2 q flops, and of correlating d with q series.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[1.0]])
+    >>> flow = rnnbptt.gradient_flow(params, np.ones((20, 1)), np.zeros((20, 1)))
+    >>> flow.horizon(0.01)  # 0.5 ** 7 < 1 %
+    7
+    >>> bool(abs(flow.shares.sum() + flow.remainder_share - 1) < 1e-12)
+    True
+    """
+    threads = _validate.num_threads(num_threads)
+    with np.errstate(all="ignore"):
+        data = pose(
+            params,
+            x,
+            y,
+            loss=loss,
+            h0=h0,
+            weights=weights,
+            lengths=lengths,
+            mask=mask,
+            batch_first=batch_first,
+            threads=threads,
+        )
+        terms = LagTerms(data, chosen_lags(lags, data), threads)
+        by_step = terms.log2_state_gradients()
+        norms, alignment, leading = _by_lag(data, terms)
+        h = len(data.start[0])
+        total = terms.total(h)
+        mantissa = total.mantissa
+        square = float(np.vdot(mantissa, mantissa))
+        contributions, shares = np.empty(terms.lags), np.empty(terms.lags)
+        for first, some in terms.contributions(h):
+            where = slice(first, first + len(some.exponent))
+            contributions[where] = some.log2_norms()
+            inner = some.mantissa.reshape(len(some.exponent), -1) @ mantissa.ravel()
+            shares[where] = _scaled_share(inner, some.exponent, square, total)
+        rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
+        inner = np.array(np.vdot(rest.mantissa, mantissa))
+        own = by_step if data.batched else by_step[:, 0]
+        return GradientFlow(
+            steps=len(by_step),
+            batch=by_step.shape[1],
+            size=h,
+            dtype=str(params.dtype),
+            log2_state_gradients=own.T if data.batched and data.batch_first else own,
+            log2_lag_norms=norms,
+            alignment=alignment,
+            leading_eigenvalues=leading,
+            log2_contributions=contributions,
+            shares=shares,
+            remainder_share=float(_scaled_share(inner, rest.exponent, square, total)),
+            log2_remainder=float(rest.log2_norms()),
+            log2_gradient_norm=float(total.log2_norms()),
+            _by_step=by_step,
+        )
+
+
+def _scaled_share(inner: Real, exponent: Any, square: float, total: Scaled) -> Real:
+    shift = np.clip(exponent - total.exponent, -5000, 5000).astype(np.int32)
+    share: Real = np.ldexp(np.divide(inner, square), shift)
+    return share
+
+
+def _by_lag(data: Data, terms: LagTerms) -> tuple[Real, Real, NDArray[np.complex128]]:
+    """Return root mean squares of ``||(W_hh^T)^k e_t||``, their alignment, and the leading eigenvalues."""
+    top = data.d_o.exponent.max()
+    d_o = data.d_o.at(np.broadcast_to(top, data.d_o.exponent.shape))
+    # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
+    triangle = np.linalg.qr(d_o.reshape(-1, d_o.shape[2]), mode="r")
+    exponent = terms.P.exponent.max(axis=1)
+    rows = triangle @ terms.P.at(exponent[:, np.newaxis])
+    leading, basis = _leading(data.params.W_hh)
+    lengths = Scaled(rows, exponent).log2_norms()
+    within = Scaled(rows @ basis, exponent).log2_norms()
+    alignment = np.exp2(np.minimum(within - lengths, 0))
+    return lengths + top - np.log2(data.used) / 2, alignment, leading
+
+
+def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:
+    """Return the leading eigenvalues of W^T, and an orthonormal basis of what their eigenvectors span."""
+    values, vectors = np.linalg.eig(W.T)
+    sizes = np.abs(values)
+    chosen = sizes >= sizes.max() * (1 - _TIE)
+    span = np.concatenate([vectors[:, chosen].real, vectors[:, chosen].imag], axis=1)
+    left, singular, _ = np.linalg.svd(span, full_matrices=False)
+    return values[chosen].astype(np.complex128), left[:, singular > 1e-8 * singular[0]]
+
+
+def _positive(name: str, value: object) -> float:
+    number = _validate.nonnegative(name, value)
+    if number == 0:
+        raise ValueError(f"{name} must be positive, not 0")
+    return number

@@ -1,0 +1,433 @@
+r"""The gradient of a linear RNN as a sum over lags: what the loss at a step owes to the state k steps before.
+
+.. math::
+
+    \frac{\partial L}{\partial W_{hh}} = \sum_{k \ge 0} (W_{hh}^\top)^k W_{qh}^\top C_k, \qquad
+    C_k = \sum_t \frac{\partial L}{\partial o_{t+k}} h_{t-1}^\top ,
+
+and the same for ``W_hx`` and ``b_h`` with ``R_k = sum_t dL/do_{t+k} x_t^T`` (and a constant input) in place of
+``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, without a correlation of states:
+
+.. math::
+
+    C_k = R_{k+1} W_{hx}^\top + \frac{\partial L}{\partial o_{k+1}} h_0^\top + C_{k+1} W_{hh}^\top .
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import _validate
+from .chunked_recurrence import ChunkedRecurrence
+from .dataset import Dataset, checked
+from .objective import LOSSES, vjp
+from .params import Params
+from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, power, raw_if_tame, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from .objective import Loss
+
+#: Lags that are looked at where the caller does not say.
+DEFAULT_LAGS = 1000
+#: Scalars of the contributions of some lags, and of a block of correlations.
+_AT_ONCE = 2**18
+_CORRELATIONS = 2**21
+#: Lags whose contributions are summed under one exponent.
+_SUMMED = 64
+#: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
+_NOT_MUCH_LESS = 1 / 16
+
+
+class Data(NamedTuple):
+    """A checked problem in float64, time-major: (T, B, ...)."""
+
+    params: Params
+    inputs: Real
+    """x, and a last input of one where there is a b_h: (T, B, d or d + 1)."""
+    start: Real
+    d_o: Scaled
+    used: int
+    """Steps with a weight in the loss."""
+    batched: bool
+    batch_first: bool
+    forward: ChunkedRecurrence
+
+
+class Contributions(NamedTuple):
+    """What lags ``first, first + 1, ...`` add to ``[d_W_hh | d_W_hx | d_b_h]``: rows of (h, h + d or d + 1)."""
+
+    first: int
+    terms: Scaled
+
+
+def pose(
+    params: Params,
+    x: ArrayLike,
+    y: Any,
+    *,
+    loss: Loss,
+    h0: ArrayLike | None,
+    weights: ArrayLike | None,
+    lengths: ArrayLike | None,
+    mask: ArrayLike | None,
+    batch_first: bool,
+    threads: int,
+) -> Data:
+    """Check a problem as `Objective` does, run it, and differentiate the loss by the outputs."""
+    if callable(loss):
+        for name, value in (("weights", weights), ("mask", mask)):
+            if value is not None:
+                raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
+    else:
+        _validate.choice("loss", loss, LOSSES)
+    dataset = Dataset(
+        checked(params), x, h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
+    )
+    targets = None if callable(loss) else dataset.targets(loss, y)
+    T, B, h = dataset.steps, dataset.batch, params.shape[1]
+    running = _validate.used_steps(None, dataset.lengths, T)
+    used = _validate.used_steps(dataset.weights, dataset.lengths, T)
+    kept = np.ones((T, B), bool) if used is None else used
+    inputs = np.asarray(dataset.inputs, np.float64)
+    if running is not None:
+        inputs = np.where(running[..., np.newaxis], inputs, 0)
+    start = np.zeros((B, h)) if dataset.start is None else dataset.start.astype(np.float64)
+    if targets is not None and targets.ndim == 3:
+        targets = np.where(kept[..., np.newaxis], targets, 0).astype(np.float64)
+        _finite("y", targets)
+    wide = Params(**{name: array.astype(np.float64) for name, array in params.items()})
+    for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
+        _finite(name, array)
+    columns = wide.W_hx
+    direct = None if wide.W_qx is None else inputs @ wide.W_qx.T
+    if wide.b_q is not None:
+        direct = wide.b_q + (np.zeros((T, B, len(wide.b_q))) if direct is None else direct)
+    if wide.b_h is not None:
+        inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
+        columns = np.concatenate([columns, wide.b_h[:, np.newaxis]], axis=1)
+    recurrence = ChunkedRecurrence(wide.W_hh, columns, wide.W_qh, raw_if_tame(inputs), start, threads)
+    o = recurrence.outputs()
+    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
+    if direct is not None:
+        o = add(o, raw_if_tame(direct))
+    if callable(loss):
+        d_o = _callers_derivative(loss, o, y, dataset)
+    else:
+        assert targets is not None
+        weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
+        d_o = _derivative(loss, o, targets, weight / weight.sum())
+    return Data(
+        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence
+    )
+
+
+def chosen_lags(lags: int | None, data: Data) -> int:
+    """Return the number of lags to tell apart."""
+    T = len(data.inputs)
+    if lags is None:
+        return min(T, DEFAULT_LAGS)
+    number = _validate.integer("lags", lags, 1)
+    if number > T:
+        raise ValueError(f"lags must be at most T = {T}, not {number}")
+    return number
+
+
+def _finite(name: str, array: NDArray[Any]) -> None:
+    if not np.isfinite(array).all():
+        where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
+        raise ValueError(f"{name} must be finite, not {array[where]} (an entry of the {name} that counts)")
+
+
+def _derivative(loss: str, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
+    """Return dL/do of a built-in loss; every step has its share of the mean."""
+    if loss == "cross_entropy":
+        k, label = np.arange(o.mantissa.shape[-1]), targets[..., np.newaxis]
+        mantissa = o.mantissa - o.mantissa.max(axis=-1, keepdims=True)
+        shifted = Scaled(mantissa, o.exponent).at(np.zeros_like(o.exponent))
+        odds = np.exp(shifted)
+        p = np.where(k == label, 0, odds / odds.sum(axis=-1, keepdims=True))
+        # p - 1 at the label is minus the sum of the others: no digits are lost.
+        dl = np.where(k == label, -p.sum(axis=-1, keepdims=True), p)
+        return raw_if_tame(share[..., np.newaxis] * dl)
+    residual = add(o, raw_if_tame(-targets))
+    factor = share * (2 / targets.shape[-1] if loss == "mse" else 1)
+    d_o = residual.mantissa * factor[..., np.newaxis]
+    return raw_if_tame(d_o) if residual.raw else normalised(d_o, residual.exponent)
+
+
+def _callers_derivative(loss: Any, o: Scaled, y: Any, dataset: Dataset) -> Scaled:
+    outputs = o.at(np.zeros_like(o.exponent))
+    if not np.isfinite(outputs).all():
+        raise ValueError("loss must be the name of a loss where outputs exceed the range of float64")
+    running = _validate.used_steps(None, dataset.lengths, dataset.steps)
+    if running is not None:
+        outputs = np.where(running[..., np.newaxis], outputs, 0)
+    shown = outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
+    answer = loss(shown, y)
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
+    float64 = np.dtype(np.float64)
+    d_o = _validate.like_sequence(
+        "d_o", answer[1], float64, outputs.shape, dataset.batched, dataset.batch_first
+    )
+    if running is not None:
+        d_o = np.where(running[..., np.newaxis], d_o, 0)
+    _finite("d_o", d_o)
+    return raw_if_tame(np.asarray(d_o, np.float64))
+
+
+class LagTerms:
+    """The factors of the contributions of every lag below K, and what lags from K on add together.
+
+    Attributes
+    ----------
+    adjoint : ChunkedRecurrence
+        g_t = dL/dh_t in reversed time: its step r is ``g_{T+1-r}``.
+    P : Scaled, (K, q, h)
+        ``W_qh W_hh^k``.
+    Z : Scaled, (K, q, h + d or d + 1)
+        ``[C_k | R_k]``.
+    rest : Scaled, (h, h + d or d + 1)
+        What lags from K on add to ``[d_W_hh | d_W_hx | d_b_h]``.
+    """
+
+    def __init__(self, data: Data, lags: int, threads: int) -> None:
+        self.data, self.lags, self._threads = data, lags, threads
+        W, W_qh = data.params.W_hh, data.params.W_qh
+        h, q, B = len(W), len(W_qh), len(data.start)
+        transposed = np.ascontiguousarray(W.T)
+        self.adjoint = ChunkedRecurrence(
+            transposed,
+            np.ascontiguousarray(W_qh.T),
+            np.zeros((1, h)),
+            Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
+            np.zeros((B, h)),
+            threads,
+        )
+        first = raw_if_tame(W_qh)
+        still = raw_if_tame(np.zeros((lags - 1, q, h)))
+        self.P = _chain(first, scan(normalised(transposed, axes=2), still, first, threads))
+        R = correlate(data.d_o, data.inputs, lags + 1)
+        columns = data.forward.input_weights
+        entering = add(
+            normalised(R.mantissa[1:lags] @ columns.T, R.exponent[1:lags]), self._from_start(slice(lags - 1))
+        )
+        rest, last = self._beyond()
+        back = slice(None, None, -1)
+        v = Scaled(entering.mantissa[back], entering.exponent[back])
+        C = _chain(last, scan(normalised(W, axes=2), v, last, threads))
+        C = Scaled(C.mantissa[back], C.exponent[back])
+        top = np.maximum(C.exponent, R.exponent[:lags])
+        R = Scaled(R.mantissa[:lags], R.exponent[:lags])
+        self.Z = normalised(np.concatenate([C.at(top), R.at(top)], axis=2), top)
+        K = power(transposed, lags, threads)
+        self.rest = normalised(K.mantissa @ rest.mantissa, K.exponent + rest.exponent)
+
+    def contributions(
+        self, width: int | None = None, *, most: int | None = None, backwards: bool = False
+    ) -> Iterator[Contributions]:
+        """Go through all lags below K, at `most` so many at a time, with the first `width` columns of each."""
+        Z = self.Z.mantissa[..., :width]
+        size = max(1, _AT_ONCE // (self.P.mantissa.shape[2] * Z.shape[2]))
+        size = min(size, most or size)
+        starts = range(0, self.lags, size)
+        for first in reversed(starts) if backwards else starts:
+            some = slice(first, first + size)
+            exponent = self.P.exponent[some] + self.Z.exponent[some]
+            top = exponent.max(axis=1)
+            left = Scaled(self.P.mantissa[some], exponent).at(top[:, np.newaxis])
+            yield Contributions(first, Scaled(left.swapaxes(1, 2) @ Z[some], top))
+
+    def total(self, width: int | None = None) -> Scaled:
+        """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
+        result = Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
+        for _, terms in self.contributions(width):
+            top = terms.exponent.max()
+            scale = np.ldexp(1.0, np.clip(terms.exponent - top, -5000, 0).astype(np.int32))
+            total = np.tensordot(scale, terms.mantissa, 1)
+            result = add(result, normalised(total, top, axes=2))
+        return result
+
+    def sums_up_to(self) -> Iterator[Contributions]:
+        """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
+        so_far = normalised(np.zeros_like(self.rest.mantissa), axes=2)
+        for first, terms in self.contributions(most=_SUMMED):
+            for start, some in _alike(terms):
+                top = np.maximum(so_far.exponent, some.exponent.max())
+                sums = np.cumsum(some.at(np.full_like(some.exponent, top)), axis=0) + so_far.at(top)
+                so_far = normalised(sums[-1], top, axes=2)
+                yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
+
+    def sums_from(self) -> Iterator[Contributions]:
+        """Go through the sums of the contributions of all lags from k on, for every k below K, backwards."""
+        so_far = self.rest
+        for first, terms in self.contributions(most=_SUMMED, backwards=True):
+            for start, some in reversed(_alike(terms)):
+                top = np.maximum(so_far.exponent, some.exponent.max())
+                backwards = some.at(np.full_like(some.exponent, top))[::-1]
+                sums = np.cumsum(backwards, axis=0)[::-1] + so_far.at(top)
+                so_far = normalised(sums[0], top, axes=2)
+                yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
+
+    def log2_state_gradients(self) -> Real:
+        """Return ``log2 ||g_t||`` as (T, B)."""
+        logs = [window.hidden.log2_norms() for window in self.adjoint.windows()]
+        return np.concatenate(logs)[::-1]
+
+    def _from_start(self, lags: slice) -> Scaled:
+        """Return ``dL/do_{k+1} h_0^T``, summed over the batch, for lags k: (lags, q, h)."""
+        some = Scaled(self.data.d_o.mantissa[lags], self.data.d_o.exponent[lags])
+        top = some.exponent.max(axis=1)
+        products = some.at(top[:, np.newaxis]).swapaxes(1, 2) @ self.data.start
+        return normalised(products, np.repeat(top[:, np.newaxis], products.shape[1], axis=1))
+
+    def _beyond(self) -> tuple[Scaled, Scaled]:
+        """Return ``sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``, and ``C_{K-1}`` as rows (q, h)."""
+        data, K = self.data, self.lags
+        T, B, _ = data.inputs.shape
+        q, h = data.params.W_qh.shape
+        last = self._from_start(slice(K - 1, K))
+        last = Scaled(last.mantissa[0], last.exponent[0])
+        rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
+        if K == T:
+            return rest, last
+        if data.forward.raw and self.adjoint.raw:
+            params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
+            d = params.shape[0]
+            x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
+            g = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
+            assert g.W_hh is not None
+            assert g.W_hx is not None
+            assert g.W_qh is not None
+            parts = [g.W_hh, g.W_hx] + ([] if g.b_h is None else [g.b_h[:, np.newaxis]])
+            return normalised(np.concatenate(parts, axis=1), axes=2), add(last, normalised(g.W_qh))
+        before = raw_if_tame(data.start[np.newaxis])
+        for first in range(0, T - K, data.forward.window_length):
+            stop = min(first + data.forward.window_length, T - K)
+            hidden = data.forward.window(first, stop).hidden
+            top = np.concatenate([before.exponent, hidden.exponent])
+            rows = Scaled(np.concatenate([before.mantissa, hidden.mantissa]), top)
+            before = Scaled(rows.mantissa[-1:], top[-1:])
+            # Step r of the adjoint is g_{T+1-r}: backwards, from g_{stop+K} to g_{first+1+K}.
+            g = self.adjoint.window(T - stop - K, T - first - K).hidden
+            g = Scaled(g.mantissa[::-1], g.exponent[::-1])
+            x = raw_if_tame(data.inputs[first:stop])
+            by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]))
+            by_input = contract(g, x)
+            both = np.maximum(by_state.exponent, by_input.exponent)
+            joined = np.concatenate([by_state.at(both), by_input.at(both)], axis=1)
+            rest = add(rest, normalised(joined, both))
+            d_o = Scaled(data.d_o.mantissa[first + K : stop + K], data.d_o.exponent[first + K : stop + K])
+            product = contract(d_o, Scaled(rows.mantissa[1:], top[1:]))
+            last = add(last, normalised(product.mantissa, np.full(q, product.exponent)))
+        return rest, last
+
+
+def correlate(a: Scaled, b: Real, count: int) -> Scaled:
+    """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
+
+    By transforms of blocks, whose rounding errors are of the size of ``||a|| ||b||``, for the lags at which
+    ``sum_t ||a_{t+k}|| ||b_t||`` is not much less; the other lags, such as those of a single pulse, by direct
+    sums, with errors of that size.
+    """
+    (T, B, q), m = a.mantissa.shape, b.shape[2]
+    result = np.zeros((count, q, m))
+    exponent = np.zeros((count, q), np.int64)
+    shift = 0
+    if not raw_if_tame(b).raw:
+        shift = int(np.frexp(np.abs(b).max())[1])
+        b = np.ldexp(b, -shift)
+    first = 0
+    if a.raw:
+        transformed, first = _by_transforms(a.mantissa, b, min(count, T))
+        result[:first], exponent[:first] = transformed[:first], shift
+    fold = 8
+    while fold < 256 and (2 * fold) ** 2 * 5 * q * m <= _CORRELATIONS:
+        fold *= 2
+    group = 4 * fold if a.raw else fold
+    for start in range(first, min(count, T), group):
+        some = slice(start, min(start + group, count, T))
+        # Only steps from here on matter, and steps far smaller than the largest of them do not.
+        tail = Scaled(a.mantissa[start:], a.exponent[start:])
+        top = tail.exponent.max()
+        rows = tail.at(np.broadcast_to(top, tail.exponent.shape))
+        result[some] = _by_products(rows, b[: T - start], some.stop - start, fold)
+        exponent[some] = top + shift
+    return normalised(result, exponent)
+
+
+def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
+    """Return R_k for k below `count`, and the number of lags up to which its rounding errors do not matter."""
+    (T, B, q), m = a.shape, b.shape[2]
+    length = max(4096, 2 ** (2 * count - 1).bit_length())
+    step = length - count + 1
+    blocks = -(-T // step)
+    # Lengths of rows as one more series: their correlation says how large the terms of a lag are.
+    sizes = [np.sqrt(np.vecdot(rows, rows))[..., np.newaxis] for rows in (a, b)]
+    later = np.zeros((q + 1, B, blocks * step + length))
+    later[:, :, :T] = np.concatenate([a, sizes[0]], axis=2).transpose(2, 1, 0)
+    earlier = np.zeros((m + 1, B, blocks * step))
+    earlier[:, :, :T] = np.concatenate([b, sizes[1]], axis=2).transpose(2, 1, 0)
+    seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, : blocks * step : step]
+    A = np.fft.rfft(seen)
+    C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length))
+
+    def correlation(i: int, j: int) -> Real:
+        lags: Real = np.fft.irfft(np.add.reduce(A[i] * C[j], axis=(0, 1)), length)[:count]
+        return lags
+
+    result = np.empty((count, q, m))
+    for i in range(q):
+        for j in range(m):
+            result[:, i, j] = correlation(i, j)
+    terms = correlation(q, m)
+    largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
+    small = np.flatnonzero(terms < _NOT_MUCH_LESS * largest)
+    return result, int(small[0]) if small.size else count
+
+
+def _by_products(a: Real, b: Real, count: int, fold: int) -> Real:
+    """Return ``sum_t a_{t+k} b_t^T`` for k below `count`, by blocks of `fold` steps."""
+    (T, B, q), m = a.shape, b.shape[2]
+    blocks = -(-T // fold)
+    left = np.zeros((B, blocks * fold, q))
+    left[:, :T] = a.swapaxes(0, 1)
+    right = np.zeros((B, count - 1 + blocks * fold, m))
+    right[:, count - 1 : count - 1 + T] = b.swapaxes(0, 1)
+    wide = count - 1 + fold
+    s = right.strides
+    seen = np.lib.stride_tricks.as_strided(
+        right, (B, blocks, wide * m), (s[0], fold * s[1], s[2]), writeable=False
+    )
+    product = left.reshape(B * blocks, fold * q).T @ seen.reshape(B * blocks, wide * m)
+    # Entry (j, l) of a block is lag j + count - 1 - l.
+    product = product.reshape(fold, q, wide, m)
+    s = product.strides
+    diagonals = np.lib.stride_tricks.as_strided(
+        product, (fold, count, q, m), (s[0] + s[2], s[2], s[1], s[3]), writeable=False
+    )
+    sums: Real = diagonals.sum(axis=0)[::-1]
+    return sums
+
+
+def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
+    """Return the terms together if their exponents are close enough to be summed under one, else one by one."""
+    exponents = terms.exponent[terms.exponent > ZERO // 2]
+    if exponents.size and np.ptp(exponents) > 2 * TAME:
+        return [(i, Scaled(terms.mantissa[i : i + 1], terms.exponent[i : i + 1])) for i in range(len(terms.exponent))]
+    return [(0, terms)]
+
+
+def _chain(first: Scaled, more: Scaled) -> Scaled:
+    """Return normal rows: `first`, then those of `more`."""
+    head, tail = normalised(*first), normalised(*more)
+    return Scaled(
+        np.concatenate([head.mantissa[np.newaxis], tail.mantissa]),
+        np.concatenate([head.exponent[np.newaxis], tail.exponent]),
+    )

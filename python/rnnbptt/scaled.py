@@ -1,0 +1,158 @@
+"""Numbers far beyond the range of float64: a mantissa per entry, a power of two per row.
+
+A row is ``mantissa * 2 ** exponent``. Rescaling by powers of two is exact, so sums and products of rows have the
+rounding errors of float64 and no others, however large or small they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .trajectories import linear_scan
+
+if TYPE_CHECKING:
+    from ._validate import IntArray
+
+Real = NDArray[np.float64]
+
+#: Exponent of a row of zeros: below every other one, and sums of a few of them still fit.
+ZERO = -(2**50)
+#: Rows whose largest entry lies within 2 ** -TAME and 2 ** TAME, or is zero, are left without exponents.
+TAME = 200
+
+
+class Scaled(NamedTuple):
+    """Rows ``mantissa[i] * 2 ** exponent[i]``; `exponent` has the leading axes of `mantissa`.
+
+    *Raw* rows have exponents of zero and mantissas of any (tame) size. *Normal* rows have a largest entry in
+    [1/2, 1), or are zero with the exponent `ZERO`.
+    """
+
+    mantissa: Real
+    exponent: IntArray
+
+    @property
+    def raw(self) -> bool:
+        """Whether these are ordinary numbers, without exponents."""
+        return _all_zero(self.exponent)
+
+    def at(self, exponent: IntArray) -> Real:
+        """Return mantissas for other exponents; what is too small for them becomes zero."""
+        shift = self.exponent - exponent
+        return self.mantissa if _all_zero(shift) else _ldexp(self.mantissa, shift)
+
+    def plain(self) -> Scaled:
+        """Return raw rows if the exponents are moderate, else these."""
+        zero = self.exponent == ZERO
+        if self.raw or not (zero | (np.abs(self.exponent) < TAME)).all():
+            return self
+        return Scaled(self.at(np.zeros_like(self.exponent)), np.zeros_like(self.exponent))
+
+    def log2_norms(self) -> Real:
+        """Return the base-2 logarithm of the Euclidean norm of every row; -inf for zero."""
+        flat = self.mantissa.reshape(*self.exponent.shape, -1)
+        squares = np.vecdot(flat, flat)
+        exponent = self.exponent
+        if not ((squares > 2.0**-900) & (squares < 2.0**900)).all():
+            flat, exponent = normalised(flat, exponent)
+            squares = np.vecdot(flat, flat)
+        with np.errstate(divide="ignore"):
+            logs: Real = np.log2(squares) / 2 + exponent
+        return logs
+
+
+def _all_zero(exponent: IntArray) -> bool:
+    # Several times as fast as not any(): this is asked often.
+    return exponent.size == 0 or (int(exponent.min()) == 0 and int(exponent.max()) == 0)
+
+
+def _ldexp(mantissa: Real, exponent: IntArray) -> Real:
+    """Return ``mantissa * 2 ** exponent``, exponents broadcast over the axes of a row."""
+    shift = np.clip(exponent, -5000, 5000).astype(np.int32)
+    result: Real = np.ldexp(mantissa, shift.reshape(shift.shape + (1,) * (mantissa.ndim - shift.ndim)))
+    return result
+
+
+def normalised(mantissa: Real, exponent: IntArray | int = 0, axes: int = 1) -> Scaled:
+    """Return normal rows; `axes` trailing axes make a row where `exponent` does not say so."""
+    lead = mantissa.ndim - axes if isinstance(exponent, int) else exponent.ndim
+    top = np.abs(mantissa).max(axis=tuple(range(lead, mantissa.ndim)))
+    shift = np.frexp(top)[1].astype(np.int64)
+    moved = np.where(top == 0, ZERO, shift + exponent)
+    return Scaled(_ldexp(mantissa, -shift), moved)
+
+
+def raw_if_tame(rows: Real) -> Scaled:
+    """Return rows without exponents where that is safe, else normal ones."""
+    if tame(rows):
+        return Scaled(rows, np.zeros(rows.shape[:-1], np.int64))
+    return normalised(rows)
+
+
+def tame(rows: Real) -> bool:
+    """Whether the largest entry of every row is zero or of moderate size."""
+    size = np.abs(rows)
+    if not size.max(initial=0) < 2.0**TAME:  # NaN is not tame
+        return False
+    small = size < 2.0**-TAME
+    if not small.any():
+        return True
+    top = size.max(axis=-1)
+    return bool(((top > 2.0**-TAME) | (top == 0)).all())
+
+
+def add(a: Scaled, b: Scaled) -> Scaled:
+    """Return the sum, raw if both are."""
+    if a.raw and b.raw:
+        return raw_if_tame(a.mantissa + b.mantissa)
+    top = np.maximum(a.exponent, b.exponent)
+    return normalised(a.at(top) + b.at(top), top)
+
+
+def contract(a: Scaled, b: Scaled) -> Scaled:
+    """Return the sum of the outer products of rows, ``sum_i a_i b_i^T``, under one exponent."""
+    a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
+    rows = a.exponent + b.exponent
+    top = rows.max()
+    left = _ldexp(a.mantissa, rows - top).reshape(-1, a.mantissa.shape[-1])
+    return normalised(left.T @ b.mantissa.reshape(-1, b.mantissa.shape[-1]), top, axes=2)
+
+
+def power(W: Real, n: int, threads: int) -> Scaled:
+    """Return the power ``W^n``, right to the last bit, under one exponent."""
+    mantissas, exponents = np.empty((1, *W.shape)), np.empty(1, np.int64)
+    _core.scaled_powers(len(W), W, np.array([n]), mantissas, exponents, threads)
+    return normalised(mantissas[0], exponents[0], axes=2)
+
+
+def scan(M: Scaled, v: Scaled, start: Scaled, threads: int) -> Scaled:
+    """Run ``s_n = M s_{n-1} + v_n`` over rows: (n, B, h) from the start (B, h); M is one scaled matrix.
+
+    First as ordinary numbers, by the engine. If those leave the range, or could have, again with one exponent
+    per row.
+    """
+    if len(v.mantissa) == 0:
+        return v
+    v, start = v.plain(), start.plain()
+    if v.raw and start.raw and abs(int(M.exponent)) < TAME:
+        matrix = _ldexp(M.mantissa, M.exponent)
+        states = linear_scan(matrix, v.mantissa, start.mantissa, num_threads=threads or None)
+        # A row of zeros behind one that is not may be zero, or have fallen too far within one step.
+        nonzero = states.any(axis=-1)
+        if tame(states) and not (nonzero[:-1] & ~nonzero[1:]).any():
+            return Scaled(states, np.zeros(states.shape[:-1], np.int64))
+    transposed = np.ascontiguousarray(M.mantissa.T)
+    states, exponents = np.empty(v.mantissa.shape), np.empty(v.exponent.shape, np.int64)
+    state, exponent = normalised(start.mantissa, start.exponent)
+    entering, entering_exponents = normalised(v.mantissa, v.exponent)
+    for n in range(len(states)):
+        product = exponent + M.exponent
+        top = np.maximum(product, entering_exponents[n])
+        sums = _ldexp(state @ transposed, product - top) + _ldexp(entering[n], entering_exponents[n] - top)
+        state, exponent = normalised(sums, top)
+        states[n], exponents[n] = state, exponent
+    return Scaled(states, exponents)
