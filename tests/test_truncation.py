@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import rnnbptt
-from problems import LOSSES, SCALARS, Array, Case, Scalar, assert_identical, assert_same, build, draw
-from rnnbptt import Chunked, Objective, Params, Randomized, Sliding, reference
+from problems import LOSSES, SCALARS, Array, Case, Scalar, assert_identical, assert_same, build, draw, nudged
+from rnnbptt import Chunked, Gradients, Objective, Params, Randomized, Sliding, reference
 from rnnbptt.reference.losses import LossName
 from rnnbptt.truncation import Truncation
 from tolerances import FORMS, gradient_bound, relative_error, sequential_bound
 
+NUDGES = 8
 SPECTRA = (("gaussian", 0.5), ("gaussian", 0.95), ("orthogonal", 1.0), ("gaussian", 1.1))
 
 
@@ -26,20 +27,27 @@ def same(truncate: Truncation) -> Truncation:
 
 def assert_exact(case: Case, truncate: Truncation, radius: float, **more: Any) -> None:
     """Compare the engine with the oracle, by the tolerances of full gradients."""
-    T, _, h = *case.x.shape[:2], case.params.shape[1]
-    _, expected = reference.oracle(
-        case.params, case.x, case.y, wrt=case.wrt, truncate=same(truncate), **case.options
-    )
+
+    def oracle(case: Case) -> Gradients:
+        arguments = case.params, case.x, case.y
+        return reference.oracle(*arguments, wrt=case.wrt, truncate=same(truncate), **case.options)[1]
+
+    expected = oracle(case)
     _, sequential = case.solve(wrt=case.wrt, truncate=same(truncate))
     _, actual = case.engine(truncate=same(truncate), **more)
     dtype = case.params.dtype
-    bound = gradient_bound(dtype, h, T, radius)
+    bound = gradient_bound(dtype, case.params.shape[1], len(case.x), radius)
     assert [name for name, _ in actual.items()] == [name for name, _ in expected.items()]
     for (name, a), (_, b), (_, s) in zip(actual.items(), expected.items(), sequential.items(), strict=True):
         assert a.dtype == dtype
         error = relative_error(a, b)
-        assert error <= bound, (name, error / bound)
+        if np.finfo(np.longdouble).eps == np.finfo(dtype).eps:
+            assert error <= FORMS, name  # the oracle rounds as much
+            continue
         assert error <= sequential_bound(dtype, relative_error(s, b)), name
+        if error > bound:  # allowed where the gradient moves further when its data are rounded once
+            moves = (relative_error(getattr(oracle(nudged(case, seed)), name), b) for seed in range(NUDGES))
+            assert any(move > bound for move in moves), (name, error / bound)
 
 
 # --- the reference against sums written out -----------------------------------------------------------------
@@ -79,8 +87,8 @@ def test_reference_keeps_the_terms_it_says(make: Any, tau: int) -> None:
     hidden = np.concatenate([h0[np.newaxis], reference.forward(p, x, h0).hidden])
     full = reference.vjp(p, x, d_o, h0)
     expected = full._replace(
-        W_hh=sum(np.outer(g[t], hidden[t - 1]) for t in range(1, 12)),
-        W_hx=sum(np.outer(g[t], x[t - 1]) for t in range(1, 12)),
+        W_hh=np.sum([np.outer(g[t], hidden[t - 1]) for t in range(1, 12)], axis=0),
+        W_hx=np.sum([np.outer(g[t], x[t - 1]) for t in range(1, 12)], axis=0),
         b_h=g[1:].sum(axis=0),
         h0=g[0],
         x=g[1:] @ p.W_hx + d_o @ p.W_qx,
@@ -339,7 +347,9 @@ def test_randomized_is_unbiased() -> None:
         # In the last step nothing is cut; everywhere else estimates differ.
         assert np.count_nonzero(error) >= 0.8 * error.size
     # The sum over a batch is the sum of its estimates.
-    assert relative_error(estimates.W_hh / N, full.W_hh) < 0.1  # type: ignore[operator]
+    assert estimates.W_hh is not None
+    assert full.W_hh is not None
+    assert relative_error(estimates.W_hh / N, full.W_hh) < 0.1
 
 
 def test_randomized_draws_from_its_own_stream() -> None:
@@ -395,9 +405,9 @@ def test_bad_windows(make: Any) -> None:
 
 
 def test_bad_randomized() -> None:
-    for arguments in ({}, {"tau": 3, "probability": 0.1}):
+    for tau_and_probability in ((None, None), (3, 0.1)):
         with pytest.raises(ValueError, match="one of tau and probability"):
-            Randomized(**arguments)
+            Randomized(tau_and_probability[0], probability=tau_and_probability[1])
     for tau in (1, 0.5, -1, math.nan):
         with pytest.raises(ValueError, match="tau must be above 1"):
             Randomized(tau)
@@ -425,7 +435,7 @@ def test_bad_truncate() -> None:
             lambda v: reference.vjp(p, x, y, truncate=v),
         ):
             with pytest.raises(TypeError, match="truncate must be Sliding"):
-                call(value)  # type: ignore[no-untyped-call]
+                call(value)
     for module in (rnnbptt, reference):
         with pytest.raises(ValueError, match="d_hT must be None when"):
             module.vjp(p, x, y, d_hT=np.zeros((2, 3)), truncate=Sliding(2))

@@ -24,9 +24,9 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               py::object d_hT, Index block, py::object cuts, double flow, double weight_sum, int levels,
-               Index window, Index splits, Index piece, double memory_limit, bool bias, bool input_gradient)
-      : kept_{x, y, h0, weights, lengths, d_hT, cuts} {
+               py::object d_hT, Index block, double flow, double weight_sum, int levels, Index window,
+               Index splits, Index piece, double memory_limit, bool bias, bool input_gradient)
+      : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
     problem_.loss = loss_of(loss);
@@ -40,25 +40,31 @@ class BoundProblem {
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
     problem_.d_hT = input<Scalar>(d_hT, "d_hT", s.B * s.h);
     problem_.block = block;
-    problem_.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
     problem_.flow = flow;
     problem_.weight_sum = weight_sum;
     schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
   }
 
   // Fills the arrays of `gradients` (six parameters, h0, x, o; None where not wanted) and returns the loss.
-  double gradient(const py::tuple& weights, const py::tuple& gradients, int threads) {
+  // With `shift` > 0 the gradients for d_o of that many steps later go to `shifted`, six parameters.
+  // Gradients are cut where `cuts`, (T, B), is not zero.
+  double gradient(const py::tuple& weights, const py::tuple& gradients, Index shift, const py::tuple& shifted,
+                  const py::object& cuts, int threads) {
     const Shape& s = problem_.shape;
     if (gradients.size() != 9) misfit("gradients");
     Gradients<Scalar> to;
-    to.params = {
-        output<Scalar>(gradients[0], "d_W_hx", s.h * s.d), output<Scalar>(gradients[1], "d_W_hh", s.h * s.h),
-        output<Scalar>(gradients[2], "d_W_qh", s.q * s.h), output<Scalar>(gradients[3], "d_b_h", s.h),
-        output<Scalar>(gradients[4], "d_b_q", s.q),        output<Scalar>(gradients[5], "d_W_qx", s.q * s.d)};
+    to.params = outputs(gradients);
     to.h0 = output<Scalar>(gradients[6], "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(gradients[7], "d_x", s.T, s.B, s.d);
-    to.o = output_sequence<Scalar>(gradients[8], "d_o", s.T, s.B, s.q);
-    return compute(params<Scalar>(weights, s), to, threads);
+    to.o = output_sequence<Scalar>(gradients[8], "d_o", s.T + shift, s.B, s.q);
+    to.shift = shift;
+    if (shift > 0) {
+      if (!to.o || shifted.size() != 6) misfit("shifted");
+      to.shifted = outputs(shifted);
+    }
+    Problem<Scalar> problem = problem_;
+    problem.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
+    return compute(params<Scalar>(weights, s), problem, to, threads);
   }
 
   // The same for one vector of all parameters; `optional` tells which of b_h, b_q and W_qx it holds. Returns
@@ -89,7 +95,7 @@ class BoundProblem {
       at += sizes[i];
       to += sizes[i];
     }
-    const double loss = compute(weights, gradients, threads);
+    const double loss = compute(weights, problem_, gradients, threads);
     return py::make_tuple(loss, std::move(result));
   }
 
@@ -107,7 +113,15 @@ class BoundProblem {
   }
 
  private:
-  double compute(const Params<const Scalar>& weights, const Gradients<Scalar>& to, int threads) {
+  Params<Scalar> outputs(const py::tuple& to) const {
+    const Shape& s = problem_.shape;
+    return {output<Scalar>(to[0], "d_W_hx", s.h * s.d), output<Scalar>(to[1], "d_W_hh", s.h * s.h),
+            output<Scalar>(to[2], "d_W_qh", s.q * s.h), output<Scalar>(to[3], "d_b_h", s.h),
+            output<Scalar>(to[4], "d_b_q", s.q),        output<Scalar>(to[5], "d_W_qx", s.q * s.d)};
+  }
+
+  double compute(const Params<const Scalar>& weights, const Problem<Scalar>& problem,
+                 const Gradients<Scalar>& to, int threads) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
     BorrowedWorkspace spare;
@@ -115,13 +129,13 @@ class BoundProblem {
     double loss = 0;
     Taken taken;
     without_gil(threads, [&](Run& run) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem_, to, schedule_, &taken);
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, &taken);
     });
     if (lock.owns_lock()) taken_ = taken;
     return loss;
   }
 
-  py::object kept_[7];  // the arrays the views below look at
+  py::object kept_[6];  // the arrays the views below look at
   Problem<Scalar> problem_;
   Schedule schedule_;
   Taken taken_;
@@ -134,13 +148,14 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, py::object, Index, py::object, double,
-                    double, int, Index, Index, Index, double, bool, bool>(),
+                    py::object, py::object, py::object, py::object, py::object, Index, double, double, int,
+                    Index, Index, Index, double, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
-           py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("cuts"),
-           py::arg("flow"), py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"),
-           py::arg("piece"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
-      .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
+           py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
+           py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"), py::arg("piece"),
+           py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"))
+      .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("shift"),
+           py::arg("shifted"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
       .def("taken", &Bound::taken);
 }

@@ -1,5 +1,5 @@
-// _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers: results go to arrays that
-// Python has allocated; and _core.panel_product_rate, the machine's limit for benchmarks.
+// _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product: results go to
+// arrays that Python has allocated; and _core.panel_product_rate, the machine's limit for benchmarks.
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
@@ -79,6 +79,23 @@ void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, con
   });
 }
 
+// C = A B, (m, k) times (k, n).
+void bound_product(const std::tuple<Index, Index, Index>& sizes, const py::object& A, const py::object& B,
+                   const py::object& C, int threads) {
+  const auto [m, k, n] = sizes;
+  const auto* left = input<double>(A, "A", m * k);
+  const auto* right = input<double>(B, "B", k * n);
+  auto* to = output<double>(C, "C", m * n);
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();
+  without_gil(threads, [&, m = m, k = k, n = n](Run& run) {
+    workspace.reset();
+    auto* copy = workspace.take<double>(k * n);
+    std::copy(right, right + k * n, copy);
+    multiply_wide(run, workspace, {left, m, k, k}, {copy, k, n, n}, nullptr, to);
+  });
+}
+
 double panel_product_rate(const std::string& dtype, int threads) {
   double rate = 0;
   without_gil(threads, [&](Run& run) {
@@ -94,6 +111,8 @@ void register_trajectories(py::module_& module) {
   register_as<double>(module, "64");
   module.def("scaled_powers", &bound_scaled_powers, py::arg("h"), py::arg("W"), py::arg("ks"),
              py::arg("mantissas"), py::arg("exponents"), py::arg("threads"));
+  module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
+             py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));
 }
 

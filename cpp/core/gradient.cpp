@@ -75,6 +75,7 @@ class Sweep {
       adjoint();
       sums();
       if (gradients_.x) input_gradients();
+      if (gradients_.shift > 0) shifted();
     }
     finish();
     return loss;
@@ -88,6 +89,14 @@ class Sweep {
   // Rows that one scan takes, from `row` on in its direction.
   struct Stretch {
     Index row, steps;
+  };
+
+  // What a backward pass adds up over windows.
+  struct Collected {
+    Params<Scalar> wanted;
+    State* carry = nullptr;  // (B, h): dL/ds at the end of the window, from all that follows
+    Scalar* sets = nullptr;  // (splits, set_size_)
+    double* biases = nullptr;
   };
 
   // Rows of a block at most.
@@ -111,28 +120,34 @@ class Sweep {
     if (gradients_.x) dx_ = workspace_.take<Scalar>(most * x_row_);
     Index most_lanes = B_;
     if (problem_.block > 0) most_lanes += B_ + most * model_.L / problem_.block;
-    if (problem_.cuts != nullptr) most_lanes += most;
+    if (problem_.cuts != nullptr)
+      most_lanes +=
+          std::min<Index>(most, std::count(problem_.cuts, problem_.cuts + problem_.shape.T * B_, 1));
     lane_starts_ = workspace_.take<State>(most_lanes * h_);
     if (problem_.flow != 1) scale_flow();
-    carry_ = workspace_.take<State>(B_ * h_);
-    if (problem_.d_hT != nullptr)
-      std::copy(problem_.d_hT, problem_.d_hT + B_ * h_, carry_);
-    else
-      std::fill(carry_, carry_ + B_ * h_, State{0});
     kept_ = workspace_.take<State>(windows * B_ * h_);
     if (problem_.h0 != nullptr)
       std::copy(problem_.h0, problem_.h0 + B_ * h_, kept_);
     else
       std::fill(kept_, kept_ + B_ * h_, State{0});
     set_size_ = coarsening_.sums_size();
-    set_memory_ = workspace_.take<Scalar>(schedule_.splits * set_size_);
-    std::fill(set_memory_, set_memory_ + schedule_.splits * set_size_, Scalar{0});
     biases_size_ = coarsening_.biases_size();
-    biases_ = workspace_.take<double>(schedule_.splits * biases_size_);
-    std::fill(biases_, biases_ + schedule_.splits * biases_size_, 0.0);
+    collected_ = collect_for(gradients_.params);
+    if (problem_.d_hT != nullptr) std::copy(problem_.d_hT, problem_.d_hT + B_ * h_, collected_.carry);
+    if (gradients_.shift > 0) shifted_ = collect_for(gradients_.shifted);
     losses_ = workspace_.take<double>(schedule_.splits);
     if (problem_.y && problem_.loss != Loss::given)
       targets_ = workspace_.take<Scalar>(schedule_.splits * block_ * o_row_);
+  }
+
+  Collected collect_for(const Params<Scalar>& wanted) {
+    Collected result{wanted, workspace_.take<State>(B_ * h_),
+                     workspace_.take<Scalar>(schedule_.splits * set_size_),
+                     workspace_.take<double>(schedule_.splits * biases_size_)};
+    std::fill(result.carry, result.carry + B_ * h_, State{0});
+    std::fill(result.sets, result.sets + schedule_.splits * set_size_, Scalar{0});
+    std::fill(result.biases, result.biases + schedule_.splits * biases_size_, 0.0);
+    return result;
   }
 
   void load_window(Index w, Index length) {
@@ -191,48 +206,64 @@ class Sweep {
     }
   }
 
+  // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
+  Index state_row() const { return model_.lifted ? -1 : 0; }
+
   // o, the loss and d_o; what the outputs send back to the states; sums over d_o.
   double outputs() {
-    // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
-    const Index shift = model_.lifted ? -1 : 0;
     std::fill(losses_, losses_ + schedule_.splits, 0.0);
-    for_blocks(
-        model_.outputs * (2 * h_ + (model_.direct.empty() ? 0 : 2 * model_.inputs) + h_),
-        [&](Index first, Index to, Index split) {
-          // Row 0 is a start state: it has no outputs, and nothing before it.
-          const Index from = std::max<Index>(first, 1);
-          if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
-          if (from == to) return;
-          Scalar* o = d_ + from * o_row_;
-          const Scalar* x = x_ + from * x_row_;
-          const Scalar* s = s_ + (from + shift) * s_row_;
-          if (problem_.loss == Loss::given) {
-            gather(window_, model_.L, problem_.y, problem_.shape.q, from, to, d_, o_row_);
-          } else {
-            multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
-            for (const DirectBand<Scalar>& band : model_.direct) {
-              Scalar* part = o + band.first_output;
-              multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_}, {part, o_row_});
-            }
-            losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
-                                        targets_ + split * block_ * o_row_);
-          }
-          if (gradients_.o) scatter(window_, model_.L, d_, o_row_, problem_.shape.q, from, to, gradients_.o);
-          multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + shift) * s_row_, s_row_});
-          const CoarseGradients<Scalar> set = sums_of(split);
-          if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
-          if (set.Direct != nullptr)
-            for (const DirectBand<Scalar>& band : model_.direct)
-              add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
-                        set.Direct + band.first_output * model_.inputs, model_.inputs);
-          if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
-        });
-    const Index rows = window_.rows;
-    const Index unset = model_.lifted ? rows - 1 : 0;  // the one row of g that no outputs reach
-    if (rows > 0) std::fill(g_ + unset * s_row_, g_ + (unset + 1) * s_row_, Scalar{0});
+    for_blocks(model_.outputs * (2 * h_ + (model_.direct.empty() ? 0 : 2 * model_.inputs) + h_),
+               [&](Index first, Index to, Index split) {
+                 // Row 0 is a start state: it has no outputs, and nothing before it.
+                 const Index from = std::max<Index>(first, 1);
+                 if (first == 0) std::fill(d_, d_ + o_row_, Scalar{0});
+                 if (from == to) return;
+                 Scalar* o = d_ + from * o_row_;
+                 const Scalar* x = x_ + from * x_row_;
+                 const Scalar* s = s_ + (from + state_row()) * s_row_;
+                 if (problem_.loss == Loss::given) {
+                   gather(window_, model_.L, problem_.y, problem_.shape.q, from, to, d_, o_row_);
+                 } else {
+                   multiply<Scalar>(to - from, {s, s_row_}, model_.Obs_T, {model_.bias_o, 0}, {o, o_row_});
+                   for (const DirectBand<Scalar>& band : model_.direct) {
+                     Scalar* part = o + band.first_output;
+                     multiply<Scalar>(to - from, {x, x_row_}, band.transposed, {part, o_row_},
+                                      {part, o_row_});
+                   }
+                   losses_[split] += loss_rows(problem_, window_, model_.L, from, to, d_, o_row_,
+                                               targets_ + split * block_ * o_row_);
+                 }
+                 if (gradients_.o)
+                   scatter(window_, model_.L, d_, o_row_, problem_.shape.q, from, to, gradients_.o);
+                 send_back(from, to, split);
+               });
+    clear_unreached();
     double loss = 0;
     for (Index i = 0; i < schedule_.splits; ++i) loss += losses_[i];
     return loss;
+  }
+
+  // What d_o of rows [from, to) sends back to the states; sums over d_o.
+  void send_back(Index from, Index to, Index split) {
+    if (from >= to) return;
+    const Scalar* o = d_ + from * o_row_;
+    const Scalar* x = x_ + from * x_row_;
+    const Scalar* s = s_ + (from + state_row()) * s_row_;
+    multiply<Scalar>(to - from, {o, o_row_}, model_.Obs, {}, {g_ + (from + state_row()) * s_row_, s_row_});
+    const CoarseGradients<Scalar> set = sums_of(split);
+    if (set.Obs != nullptr) add_outer(to - from, o, o_row_, model_.outputs, s, s_row_, h_, set.Obs, h_);
+    if (set.Direct != nullptr)
+      for (const DirectBand<Scalar>& band : model_.direct)
+        add_outer(to - from, o + band.first_output, o_row_, band.outputs, x, x_row_, band.inputs,
+                  set.Direct + band.first_output * model_.inputs, model_.inputs);
+    if (set.bias_o != nullptr) add_rows(to - from, o, o_row_, model_.outputs, set.bias_o);
+  }
+
+  // The one row of g that no outputs reach.
+  void clear_unreached() {
+    const Index rows = window_.rows;
+    const Index unset = model_.lifted ? rows - 1 : 0;
+    if (rows > 0) std::fill(g_ + unset * s_row_, g_ + (unset + 1) * s_row_, Scalar{0});
   }
 
   bool finite_outputs() const {
@@ -250,7 +281,7 @@ class Sweep {
     lanes.reserve(window_.segments.size());
     for (const Segment& segment : window_.segments) {
       State* last = states_(g_) + (segment.first_row + segment.steps) * row_of_states();
-      const State* later = carry_ + segment.sequence * h_;
+      const State* later = collected_.carry + segment.sequence * h_;
       for (Index n = 0; n < h_; ++n) last[n] += later[n];
       add_stretches(segment, lanes);
     }
@@ -260,7 +291,7 @@ class Sweep {
     scan_rows(g_, lanes, false);
     for (const Segment& segment : window_.segments) {
       State* first = states_(g_) + segment.first_row * row_of_states();
-      std::copy(first, first + h_, carry_ + segment.sequence * h_);
+      std::copy(first, first + h_, collected_.carry + segment.sequence * h_);
       // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
       std::fill(first, first + h_, State{0});
     }
@@ -312,15 +343,40 @@ class Sweep {
     });
   }
 
-  // Adds up the splits, in their order, and hands over.
-  void finish() {
+  // The gradients of the window for d_o of `shift` steps later.
+  void shifted() {
+    std::swap(collected_, shifted_);
+    const SequenceView<Scalar>& o = gradients_.o;
+    const SequenceView<const Scalar> later{o.at(gradients_.shift, 0), o.step, o.sequence};
+    for_blocks(3 * model_.outputs * h_, [&](Index from, Index to, Index split) {
+      gather(window_, model_.L, later, problem_.shape.q, from, to, d_, o_row_);
+      send_back(std::max<Index>(from, 1), to, split);
+    });
+    clear_unreached();
+    adjoint();
+    sums();
+    std::swap(collected_, shifted_);
+  }
+
+  // Adds up the splits, in their order.
+  void hand_over() {
     for (Index split = 1; split < schedule_.splits; ++split) {
-      for (Index i = 0; i < set_size_; ++i) set_memory_[i] += set_memory_[split * set_size_ + i];
-      for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
+      for (Index i = 0; i < set_size_; ++i) collected_.sets[i] += collected_.sets[split * set_size_ + i];
+      for (Index i = 0; i < biases_size_; ++i)
+        collected_.biases[i] += collected_.biases[split * biases_size_ + i];
     }
-    coarsening_.collect(run_, sums_of(0), gradients_.params);
+    coarsening_.collect(run_, sums_of(0), collected_.wanted);
+  }
+
+  void finish() {
+    hand_over();
     if (gradients_.h0 != nullptr)
-      std::transform(carry_, carry_ + B_ * h_, gradients_.h0, [](State v) { return static_cast<Scalar>(v); });
+      std::transform(collected_.carry, collected_.carry + B_ * h_, gradients_.h0,
+                     [](State v) { return static_cast<Scalar>(v); });
+    if (gradients_.shift > 0) {
+      std::swap(collected_, shifted_);
+      hand_over();
+    }
     if (!gradients_.x && !gradients_.o) return;
     // Steps behind the end of a sequence influence nothing.
     const Shape& shape = problem_.shape;
@@ -416,8 +472,8 @@ class Sweep {
   }
 
   CoarseGradients<Scalar> sums_of(Index split) const {
-    return coarsening_.sums(gradients_.params, set_memory_ + split * set_size_,
-                            biases_ + split * biases_size_);
+    return coarsening_.sums(collected_.wanted, collected_.sets + split * set_size_,
+                            collected_.biases + split * biases_size_);
   }
 
   Run& run_;
@@ -436,14 +492,11 @@ class Sweep {
   Scalar *x_ = nullptr, *d_ = nullptr, *s_ = nullptr, *g_ = nullptr, *dx_ = nullptr;  // rows of the window
   State* wide_ = nullptr;                                                             // s or g in float64
   State* lane_starts_ = nullptr;                                                      // (lanes, h)
-  State* carry_ = nullptr;         // (B, h): dL/ds at the end of the window, from all that follows
   State* kept_ = nullptr;          // (windows, B, h): states at the starts of windows
   MatrixView<const Scalar> flow_;  // A times the factor of what flows, where there is one
   Packed<Scalar> packed_flow_;
-  Index set_size_ = 0;
-  Scalar* set_memory_ = nullptr;
-  Index biases_size_ = 0;
-  double* biases_ = nullptr;
+  Index set_size_ = 0, biases_size_ = 0;
+  Collected collected_, shifted_;
   double* losses_ = nullptr;
   Scalar* targets_ = nullptr;  // (splits, block_) rows
 };

@@ -69,7 +69,7 @@ Scanned best_scan(double h, double lanes, double steps, double width) {
 // between chunks only.
 template <typename Scalar>
 int levels_allowed(const Problem<Scalar>& problem) {
-  if (problem.cuts != nullptr || problem.flow != 1) return 0;
+  if (problem.flow != 1) return 0;  // cut anywhere
   int levels = most_levels;
   if (problem.block > 0)
     while (problem.block % (Index{1} << levels) != 0) --levels;

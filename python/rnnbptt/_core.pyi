@@ -10,7 +10,15 @@ _Shape: TypeAlias = tuple[int, int, int, int, int]
 __version__: str
 
 class Problem(Protocol):
-    def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
+    def gradient(
+        self,
+        params: _Arrays,
+        gradients: _Arrays,
+        shift: int,
+        shifted: _Arrays,
+        cuts: _Array | None,
+        threads: int,
+    ) -> float: ...
     def flat(
         self, theta: object, optional: tuple[bool, bool, bool], threads: int
     ) -> tuple[float, _Array] | None: ...
@@ -29,7 +37,6 @@ class _Problem:
         lengths: NDArray[np.int64] | None,
         d_hT: _Array | None,
         block: int,
-        cuts: NDArray[np.uint8] | None,
         flow: float,
         weight_sum: float,
         levels: int,
@@ -40,7 +47,15 @@ class _Problem:
         bias: bool,
         input_gradient: bool,
     ) -> None: ...
-    def gradient(self, params: _Arrays, gradients: _Arrays, threads: int) -> float: ...
+    def gradient(
+        self,
+        params: _Arrays,
+        gradients: _Arrays,
+        shift: int,
+        shifted: _Arrays,
+        cuts: _Array | None,
+        threads: int,
+    ) -> float: ...
     def flat(
         self, theta: object, optional: tuple[bool, bool, bool], threads: int
     ) -> tuple[float, _Array] | None: ...
@@ -82,6 +97,7 @@ def matrix_powers64(h: int, n: int, W: _Array, powers: _Array, threads: int) -> 
 def scaled_powers(
     h: int, W: _Array, ks: NDArray[np.int64], mantissas: _Array, exponents: _Array, threads: int
 ) -> None: ...
+def product(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, threads: int) -> None: ...
 def panel_product_rate(dtype: str, threads: int) -> float: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

@@ -1,4 +1,4 @@
-"""A linear recurrence over a long time, in chunks: states that may leave the range of float64, windows that do not."""
+"""A linear recurrence over a long time, in chunks: its states may leave the range of float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: Steps of a chunk at most.
 _LONGEST = 32
 #: Scalars of the states of a window.
-_WINDOW = 2**18
+_WINDOW = 2**17
 
 
 class Window(NamedTuple):
@@ -37,15 +37,32 @@ class ChunkedRecurrence:
 
     as ordinary numbers, or with exponents where those are needed. The states between are computed when asked
     for, all chunks of a window side by side. L is short enough for a chunk never to leave the range.
+
+    Given a recurrence of as many steps with the matrix `transposed`, L and the power are taken from it.
     """
 
-    def __init__(self, W: Real, U: Real, C: Real, inputs: Scaled, start: Real, threads: int) -> None:
+    def __init__(
+        self,
+        W: Real,
+        U: Real,
+        C: Real,
+        inputs: Scaled,
+        start: Real,
+        threads: int,
+        *,
+        transposed: ChunkedRecurrence | None = None,
+    ) -> None:
         self._params = Params(U, W, C)
         self._threads = threads or None
         T, B, m = inputs.mantissa.shape
         h = len(W)
         self.steps, self.input_weights = T, U
-        L = self.length = _chunk_length(W, T)
+        if transposed is None:
+            L = self.length = _chunk_length(W, T)
+            self._power = power(W, L, threads)
+        else:
+            L = self.length = transposed.length
+            self._power = Scaled(transposed._power.mantissa.T, transposed._power.exponent)
         chunks = -(-T // L)
         padding = chunks * L - T
         mantissa = np.pad(inputs.mantissa, ((0, padding), (0, 0), (0, 0)))
@@ -64,7 +81,7 @@ class ChunkedRecurrence:
         self._blocks = blocks
         entering = self._inputs.reshape(chunks, B, L * m) @ blocks.reshape(L * m, h)
         first = raw_if_tame(start)
-        ends = scan(power(W, L, threads), Scaled(entering, self._top), first, threads)
+        ends = scan(self._power, Scaled(entering, self._top), first, threads)
         if not ends.raw:  # then zeros are not to decide on exponents
             first = normalised(*first)
             self._inputs, self._top = normalised(self._inputs, self._top)
@@ -111,7 +128,7 @@ class ChunkedRecurrence:
         if shift.any():  # an input smaller than the state
             u = Scaled(u, np.broadcast_to(shift, u.shape[:3])).at(np.zeros_like(shift))
         chunks, B, _, m = u.shape
-        h0 = Scaled(*(part[low:high] for part in self._starts)).at(top)
+        h0 = Scaled(self._starts.mantissa[low:high], self._starts.exponent[low:high]).at(top)
         run = forward(
             self._params,
             u.reshape(chunks * B, L, m),
@@ -139,11 +156,12 @@ class ChunkedRecurrence:
         """Steps that are computed at a time, a multiple of a chunk's."""
         _, B, _, _ = self._inputs.shape
         h = self._params.shape[1]
-        return self.length * max(1, _WINDOW // (self.length * B * h))
+        return self.length * max(1, _WINDOW // int(self.length * B * h))
 
 
 def _joined(parts: list[Scaled]) -> Scaled:
-    return Scaled(*(np.concatenate([part[i] for part in parts]) for i in (0, 1)))
+    mantissas, exponents = ([part[i] for part in parts] for i in (0, 1))
+    return Scaled(np.concatenate(mantissas), np.concatenate(exponents))
 
 
 def _chunk_length(W: Real, T: int) -> int:

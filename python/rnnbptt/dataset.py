@@ -41,8 +41,6 @@ class Backflow(NamedTuple):
     """(B, h): what later steps ask of the last states."""
     block: int = 0
     """Nothing flows from steps block, 2 block, ... (counted from zero) to the state before; 0 for none."""
-    cuts: NDArray[np.bool_] | None = None
-    """(T, B), C-contiguous: whether nothing flows from a step to the state before it."""
     factor: float = 1.0
     """What does flow is multiplied by this."""
 
@@ -130,7 +128,6 @@ class Dataset:
             lengths=self.lengths,
             d_hT=back.d_hT,
             block=back.block,
-            cuts=None if back.cuts is None else back.cuts.view(np.uint8),
             flow=back.factor,
             weight_sum=self._weight_sum(),
             bias="b_h" in self.terms,
@@ -147,16 +144,29 @@ class Dataset:
         return float(self.steps) * self.batch if self.lengths is None else float(self.lengths.sum())
 
     def gradients(
-        self, problem: _core.Problem, params: Params, threads: int, d_o: FloatArray | None = None
+        self,
+        problem: _core.Problem,
+        params: Params,
+        threads: int,
+        d_o: FloatArray | None = None,
+        shifted: tuple[FloatArray | None, ...] = (),
+        cuts: NDArray[np.bool_] | None = None,
     ) -> tuple[float, Gradients]:
-        """Compute the loss and the gradients that `wrt` names, in new arrays; dL/do in `d_o` where given."""
+        """Compute the loss and the gradients that `wrt` names, in new arrays.
+
+        dL/do goes to `d_o`, (T, B, q), where given. Where `d_o` has more steps, which are zero, `shifted` are
+        six arrays, or None, for the gradients of the parameters if d_o came so many steps earlier. Nothing
+        flows back from a step to the state before it where `cuts`, (T, B), says so.
+        """
         weights = arrays(params)
+        mask = None if cuts is None else cuts.view(np.uint8)
+        shift = len(d_o) - self.steps if d_o is not None else 0
         results = [None if shape is None else np.empty(shape, self.dtype) for shape in self.result_shapes]
         d, h, _ = self.shape
         d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
         d_x = self.result("d_x", d) if "x" in self.wrt else None
         time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
-        loss = problem.gradient(weights, (*results, d_h0, time_major, d_o), threads)
+        loss = problem.gradient(weights, (*results, d_h0, time_major, d_o), shift, shifted, mask, threads)
         return loss, Gradients._make((*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x))
 
     def result(

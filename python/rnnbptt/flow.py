@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _RANGES = {"float32": (-126, 128), "float64": (-1022, 1024)}
 #: Eigenvalues whose moduli agree to this belong together.
 _TIE = 1e-9
+LAG = "lag k (steps back in time)"
 
 
 class RangeExits(NamedTuple):
@@ -57,6 +58,8 @@ class GradientFlow:
         T, B and h.
     dtype : str
         Of the parameters. All computing is in float64.
+    batch_first : bool
+        Whether batched arrays are laid out (B, T).
     log2_state_gradients : ndarray, shape (T,), (T, B) or (B, T)
         :math:`\log_2 \|g_t\|` with :math:`g_t = \partial L / \partial h_t`, laid out as the inputs.
     log2_lag_norms : ndarray, shape (K,)
@@ -72,8 +75,8 @@ class GradientFlow:
     log2_contributions : ndarray, shape (K,)
         :math:`\log_2 \|G_k\|_F` with :math:`\partial L/\partial W_{hh} = \sum_k G_k`.
     shares : ndarray, shape (K,)
-        :math:`\langle G_k, G\rangle / \|G\|^2`, signed, with ``G = dL/dW_hh``. With `remainder_share` they sum
-        up to 1; nan where the gradient is zero.
+        :math:`\langle G_k, G\rangle / \|G\|^2`, signed, with ``G = dL/dW_hh``. With `remainder_share` they
+        sum up to 1; nan where the gradient is zero.
     remainder_share : float
         The share of all lags from K on.
     log2_remainder : float
@@ -86,6 +89,7 @@ class GradientFlow:
     batch: int
     size: int
     dtype: str
+    batch_first: bool
     log2_state_gradients: Real
     log2_lag_norms: Real
     alignment: Real
@@ -95,7 +99,13 @@ class GradientFlow:
     remainder_share: float
     log2_remainder: float
     log2_gradient_norm: float
-    _by_step: Real
+
+    @property
+    def _by_step(self) -> Real:
+        """State gradients as (T, B)."""
+        if self.log2_state_gradients.ndim == 1:
+            return self.log2_state_gradients[:, np.newaxis]
+        return self.log2_state_gradients.T if self.batch_first else self.log2_state_gradients
 
     @property
     def lags(self) -> int:
@@ -149,16 +159,15 @@ class GradientFlow:
         backwards = self._by_step[::-1]
         some = np.where(np.isneginf(backwards), np.inf, backwards)
         steps = ends(some.min(axis=1))[0], ends(backwards.max(axis=1))[1]
-        return RangeExits(
-            *ends(self.log2_lag_norms), *(None if i is None else T - i for i in steps)
-        )
+        return RangeExits(*ends(self.log2_lag_norms), *(None if i is None else T - i for i in steps))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as dicts, lists, strings and numbers that strict JSON can hold.
 
-        Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()`` reads.
+        Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
+        reads.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
         values["lags"] = self.lags
         values["horizon"] = self.horizon()
@@ -173,20 +182,19 @@ class GradientFlow:
             f"Gradient flow: T = {self.steps}, B = {self.batch}, h = {self.size}, {self.dtype},"
             f" spectral radius {radius:.6g}",
             "",
-            "    lag   ||(W^T)^k e||       of lag 0   aligned   ||G_k||, share of ||G||   sum so far",
+            "    lag   |(W^T)^k e|     of lag 0  aligned        |G_k|      share     so far",
         ]
         with np.errstate(invalid="ignore"):
             relative = self.log2_lag_norms - self.log2_lag_norms[0]
         for k in shown(K):
             lines.append(
-                f"{k:>7}   {power_of_two(self.log2_lag_norms[k]):>13}  {power_of_two(relative[k]):>13}"
-                f"{self.alignment[k]:>10.3f}   {power_of_two(self.log2_contributions[k]):>10}"
-                f"{share(self.shares[k]):>11}{share(self.cumulative_shares[k]):>13}"
+                f"{k:>7}{power_of_two(self.log2_lag_norms[k]):>14}{power_of_two(relative[k]):>13}"
+                f"{self.alignment[k]:>9.3f}{power_of_two(self.log2_contributions[k]):>13}"
+                f"{share(self.shares[k]):>11}{share(self.cumulative_shares[k]):>11}"
             )
-        if K < self.steps:
-            lines.append(
-                f"   from {K} on{'':37}{power_of_two(self.log2_remainder):>10}{share(self.remainder_share):>11}"
-            )
+        if self.steps > K:
+            rest = f"{power_of_two(self.log2_remainder):>42}{share(self.remainder_share):>11}"
+            lines.append(f"{f'from {K} on':>14}{rest}")
         return "\n".join([*lines, "", textwrap.fill(self._summary(), WIDTH)])
 
     def _summary(self) -> str:
@@ -253,7 +261,9 @@ class GradientFlow:
             axes.fill_between(t[kept], low, high, color=BLUE, alpha=0.25, lw=0, label="all sequences")
             axes.plot(t[kept], middle, color=BLUE, lw=1, label="median")
             axes.legend(fontsize="small")
-        finish(axes, "time step t", r"log$_2\,\Vert \partial L/\partial h_t \Vert$", "Gradients of the states")
+        finish(
+            axes, "time step t", r"log$_2\,\Vert \partial L/\partial h_t \Vert$", "Gradients of the states"
+        )
 
     def _plot_lags(self, axes: Any) -> None:
         k = np.arange(self.lags)
@@ -272,7 +282,9 @@ class GradientFlow:
             axes.axvline(horizon, color=GREY, ls=":", label=f"below 1 % at lag {horizon}")
         axes.set_ylim(bottom=low)
         axes.legend(fontsize="small")
-        finish(axes, "lag k (steps back in time)", "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back")
+        finish(
+            axes, "lag k (steps back in time)", "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back"
+        )
 
     def _plot_shares(self, axes: Any) -> None:
         k = np.arange(self.lags)
@@ -283,7 +295,12 @@ class GradientFlow:
         if np.nanmax(np.abs(self.cumulative_shares), initial=0) > 100:
             axes.set_yscale("symlog", linthresh=1)
         axes.legend(fontsize="small")
-        finish(axes, "lag k (steps back in time)", r"share of $\partial L/\partial W_{hh}$", "What each lag is worth")
+        finish(
+            axes,
+            "lag k (steps back in time)",
+            r"share of $\partial L/\partial W_{hh}$",
+            "What each lag is worth",
+        )
 
 
 def gradient_flow(
@@ -302,9 +319,9 @@ def gradient_flow(
 ) -> GradientFlow:
     r"""Tell how the gradients of a loss flow back in time, and what each lag adds to ``dL/dW_hh``.
 
-    With :math:`e_t = W_{qh}^\top\,\partial L/\partial o_t`, the gradient of a state sums what later losses send
-    back, and the gradient of the recurrent weights sums over the lag k between a loss and the step before the
-    state it reaches:
+    With :math:`e_t = W_{qh}^\top\,\partial L/\partial o_t`, the gradient of a state sums what later losses
+    send back, and the gradient of the recurrent weights sums over the lag k between a loss and the state at
+    which it arrives:
 
     .. math::
 
@@ -312,8 +329,8 @@ def gradient_flow(
         \frac{\partial L}{\partial W_{hh}} = \sum_{k \ge 0} G_k, \quad
         G_k = (W_{hh}^\top)^k W_{qh}^\top \sum_t \frac{\partial L}{\partial o_{t+k}} h_{t-1}^\top .
 
-    Nothing overflows or underflows: where float64 would, states, outputs and gradients are carried as a mantissa
-    times a power of two.
+    Nothing overflows or underflows: where float64 would, states, outputs and gradients are carried as a
+    mantissa times a power of two.
 
     Parameters
     ----------
@@ -390,6 +407,7 @@ def gradient_flow(
             batch=by_step.shape[1],
             size=h,
             dtype=str(params.dtype),
+            batch_first=data.batched and data.batch_first,
             log2_state_gradients=own.T if data.batched and data.batch_first else own,
             log2_lag_norms=norms,
             alignment=alignment,
@@ -399,7 +417,6 @@ def gradient_flow(
             remainder_share=float(_scaled_share(inner, rest.exponent, square, total)),
             log2_remainder=float(rest.log2_norms()),
             log2_gradient_norm=float(total.log2_norms()),
-            _by_step=by_step,
         )
 
 

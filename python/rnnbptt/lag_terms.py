@@ -5,8 +5,8 @@ r"""The gradient of a linear RNN as a sum over lags: what the loss at a step owe
     \frac{\partial L}{\partial W_{hh}} = \sum_{k \ge 0} (W_{hh}^\top)^k W_{qh}^\top C_k, \qquad
     C_k = \sum_t \frac{\partial L}{\partial o_{t+k}} h_{t-1}^\top ,
 
-and the same for ``W_hx`` and ``b_h`` with ``R_k = sum_t dL/do_{t+k} x_t^T`` (and a constant input) in place of
-``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, without a correlation of states:
+and the same for ``W_hx`` and ``b_h`` with ``R_k = sum_t dL/do_{t+k} x_t^T`` (and a constant input) in place
+of ``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, without a correlation of states:
 
 .. math::
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from . import _validate
 from .chunked_recurrence import ChunkedRecurrence
+from .correlation import correlate
 from .dataset import Dataset, checked
 from .objective import LOSSES, vjp
 from .params import Params
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .objective import Loss
+    from .params import Gradients
 
 #: Lags that are looked at where the caller does not say.
 DEFAULT_LAGS = 1000
@@ -60,7 +62,7 @@ class Data(NamedTuple):
 
 
 class Contributions(NamedTuple):
-    """What lags ``first, first + 1, ...`` add to ``[d_W_hh | d_W_hx | d_b_h]``: rows of (h, h + d or d + 1)."""
+    """What lags ``first, first + 1, ...`` add to ``[d_W_hh | d_W_hx | d_b_h]``: (n, h, h + d or d + 1)."""
 
     first: int
     terms: Scaled
@@ -122,9 +124,7 @@ def pose(
         assert targets is not None
         weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
         d_o = _derivative(loss, o, targets, weight / weight.sum())
-    return Data(
-        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence
-    )
+    return Data(wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence)
 
 
 def chosen_lags(lags: int | None, data: Data) -> int:
@@ -168,7 +168,9 @@ def _callers_derivative(loss: Any, o: Scaled, y: Any, dataset: Dataset) -> Scale
     running = _validate.used_steps(None, dataset.lengths, dataset.steps)
     if running is not None:
         outputs = np.where(running[..., np.newaxis], outputs, 0)
-    shown = outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
+    shown = (
+        outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
+    )
     answer = loss(shown, y)
     if not (isinstance(answer, tuple) and len(answer) == 2):
         raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
@@ -209,6 +211,7 @@ class LagTerms:
             Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
             np.zeros((B, h)),
             threads,
+            transposed=data.forward,
         )
         first = raw_if_tame(W_qh)
         still = raw_if_tame(np.zeros((lags - 1, q, h)))
@@ -232,7 +235,7 @@ class LagTerms:
     def contributions(
         self, width: int | None = None, *, most: int | None = None, backwards: bool = False
     ) -> Iterator[Contributions]:
-        """Go through all lags below K, at `most` so many at a time, with the first `width` columns of each."""
+        """Go through all lags below K, at most so many at a time, with the first `width` columns of each."""
         Z = self.Z.mantissa[..., :width]
         size = max(1, _AT_ONCE // (self.P.mantissa.shape[2] * Z.shape[2]))
         size = min(size, most or size)
@@ -246,13 +249,12 @@ class LagTerms:
 
     def total(self, width: int | None = None) -> Scaled:
         """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
-        result = Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
-        for _, terms in self.contributions(width):
-            top = terms.exponent.max()
-            scale = np.ldexp(1.0, np.clip(terms.exponent - top, -5000, 0).astype(np.int32))
-            total = np.tensordot(scale, terms.mantissa, 1)
-            result = add(result, normalised(total, top, axes=2))
-        return result
+        Z = self.Z.mantissa[..., :width]
+        exponent = self.P.exponent + self.Z.exponent
+        top = exponent.max()
+        P = Scaled(self.P.mantissa, exponent).at(np.full_like(exponent, top))
+        sums = P.reshape(-1, P.shape[2]).T @ Z.reshape(-1, Z.shape[2])
+        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), normalised(sums, top, axes=2))
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
@@ -290,7 +292,7 @@ class LagTerms:
     def _beyond(self) -> tuple[Scaled, Scaled]:
         """Return ``sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``, and ``C_{K-1}`` as rows (q, h)."""
         data, K = self.data, self.lags
-        T, B, _ = data.inputs.shape
+        T = len(data.inputs)
         q, h = data.params.W_qh.shape
         last = self._from_start(slice(K - 1, K))
         last = Scaled(last.mantissa[0], last.exponent[0])
@@ -301,12 +303,9 @@ class LagTerms:
             params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
             d = params.shape[0]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
-            g = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
-            assert g.W_hh is not None
-            assert g.W_hx is not None
-            assert g.W_qh is not None
-            parts = [g.W_hh, g.W_hx] + ([] if g.b_h is None else [g.b_h[:, np.newaxis]])
-            return normalised(np.concatenate(parts, axis=1), axes=2), add(last, normalised(g.W_qh))
+            gradients = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
+            assert gradients.W_qh is not None
+            return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
         before = raw_if_tame(data.start[np.newaxis])
         for first in range(0, T - K, data.forward.window_length):
             stop = min(first + data.forward.window_length, T - K)
@@ -317,110 +316,35 @@ class LagTerms:
             # Step r of the adjoint is g_{T+1-r}: backwards, from g_{stop+K} to g_{first+1+K}.
             g = self.adjoint.window(T - stop - K, T - first - K).hidden
             g = Scaled(g.mantissa[::-1], g.exponent[::-1])
-            x = raw_if_tame(data.inputs[first:stop])
+            inputs = raw_if_tame(data.inputs[first:stop])
             by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]))
-            by_input = contract(g, x)
+            by_input = contract(g, inputs)
             both = np.maximum(by_state.exponent, by_input.exponent)
             joined = np.concatenate([by_state.at(both), by_input.at(both)], axis=1)
             rest = add(rest, normalised(joined, both))
-            d_o = Scaled(data.d_o.mantissa[first + K : stop + K], data.d_o.exponent[first + K : stop + K])
-            product = contract(d_o, Scaled(rows.mantissa[1:], top[1:]))
+            later = slice(first + K, stop + K)
+            e = Scaled(data.d_o.mantissa[later], data.d_o.exponent[later])
+            product = contract(e, Scaled(rows.mantissa[1:], top[1:]))
             last = add(last, normalised(product.mantissa, np.full(q, product.exponent)))
         return rest, last
 
 
-def correlate(a: Scaled, b: Real, count: int) -> Scaled:
-    """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
-
-    By transforms of blocks, whose rounding errors are of the size of ``||a|| ||b||``, for the lags at which
-    ``sum_t ||a_{t+k}|| ||b_t||`` is not much less; the other lags, such as those of a single pulse, by direct
-    sums, with errors of that size.
-    """
-    (T, B, q), m = a.mantissa.shape, b.shape[2]
-    result = np.zeros((count, q, m))
-    exponent = np.zeros((count, q), np.int64)
-    shift = 0
-    if not raw_if_tame(b).raw:
-        shift = int(np.frexp(np.abs(b).max())[1])
-        b = np.ldexp(b, -shift)
-    first = 0
-    if a.raw:
-        transformed, first = _by_transforms(a.mantissa, b, min(count, T))
-        result[:first], exponent[:first] = transformed[:first], shift
-    fold = 8
-    while fold < 256 and (2 * fold) ** 2 * 5 * q * m <= _CORRELATIONS:
-        fold *= 2
-    group = 4 * fold if a.raw else fold
-    for start in range(first, min(count, T), group):
-        some = slice(start, min(start + group, count, T))
-        # Only steps from here on matter, and steps far smaller than the largest of them do not.
-        tail = Scaled(a.mantissa[start:], a.exponent[start:])
-        top = tail.exponent.max()
-        rows = tail.at(np.broadcast_to(top, tail.exponent.shape))
-        result[some] = _by_products(rows, b[: T - start], some.stop - start, fold)
-        exponent[some] = top + shift
-    return normalised(result, exponent)
-
-
-def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
-    """Return R_k for k below `count`, and the number of lags up to which its rounding errors do not matter."""
-    (T, B, q), m = a.shape, b.shape[2]
-    length = max(4096, 2 ** (2 * count - 1).bit_length())
-    step = length - count + 1
-    blocks = -(-T // step)
-    # Lengths of rows as one more series: their correlation says how large the terms of a lag are.
-    sizes = [np.sqrt(np.vecdot(rows, rows))[..., np.newaxis] for rows in (a, b)]
-    later = np.zeros((q + 1, B, blocks * step + length))
-    later[:, :, :T] = np.concatenate([a, sizes[0]], axis=2).transpose(2, 1, 0)
-    earlier = np.zeros((m + 1, B, blocks * step))
-    earlier[:, :, :T] = np.concatenate([b, sizes[1]], axis=2).transpose(2, 1, 0)
-    seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, : blocks * step : step]
-    A = np.fft.rfft(seen)
-    C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length))
-
-    def correlation(i: int, j: int) -> Real:
-        lags: Real = np.fft.irfft(np.add.reduce(A[i] * C[j], axis=(0, 1)), length)[:count]
-        return lags
-
-    result = np.empty((count, q, m))
-    for i in range(q):
-        for j in range(m):
-            result[:, i, j] = correlation(i, j)
-    terms = correlation(q, m)
-    largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
-    small = np.flatnonzero(terms < _NOT_MUCH_LESS * largest)
-    return result, int(small[0]) if small.size else count
-
-
-def _by_products(a: Real, b: Real, count: int, fold: int) -> Real:
-    """Return ``sum_t a_{t+k} b_t^T`` for k below `count`, by blocks of `fold` steps."""
-    (T, B, q), m = a.shape, b.shape[2]
-    blocks = -(-T // fold)
-    left = np.zeros((B, blocks * fold, q))
-    left[:, :T] = a.swapaxes(0, 1)
-    right = np.zeros((B, count - 1 + blocks * fold, m))
-    right[:, count - 1 : count - 1 + T] = b.swapaxes(0, 1)
-    wide = count - 1 + fold
-    s = right.strides
-    seen = np.lib.stride_tricks.as_strided(
-        right, (B, blocks, wide * m), (s[0], fold * s[1], s[2]), writeable=False
-    )
-    product = left.reshape(B * blocks, fold * q).T @ seen.reshape(B * blocks, wide * m)
-    # Entry (j, l) of a block is lag j + count - 1 - l.
-    product = product.reshape(fold, q, wide, m)
-    s = product.strides
-    diagonals = np.lib.stride_tricks.as_strided(
-        product, (fold, count, q, m), (s[0] + s[2], s[2], s[1], s[3]), writeable=False
-    )
-    sums: Real = diagonals.sum(axis=0)[::-1]
-    return sums
+def side_by_side(gradients: Gradients) -> Real:
+    """Return ``[d_W_hh | d_W_hx | d_b_h]``, or without the last."""
+    assert gradients.W_hh is not None
+    assert gradients.W_hx is not None
+    bias = [] if gradients.b_h is None else [gradients.b_h[:, np.newaxis]]
+    return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
 
 
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
-    """Return the terms together if their exponents are close enough to be summed under one, else one by one."""
+    """Return the terms together if their exponents are close enough to be summed under one, else singly."""
     exponents = terms.exponent[terms.exponent > ZERO // 2]
     if exponents.size and np.ptp(exponents) > 2 * TAME:
-        return [(i, Scaled(terms.mantissa[i : i + 1], terms.exponent[i : i + 1])) for i in range(len(terms.exponent))]
+        return [
+            (i, Scaled(terms.mantissa[i : i + 1], terms.exponent[i : i + 1]))
+            for i in range(len(terms.exponent))
+        ]
     return [(0, terms)]
 
 

@@ -127,13 +127,17 @@ class Objective:
         self._truncate = truncation.checked(truncate)
         self._threads = _validate.num_threads(num_threads)
         # Set and read as one, so that threads with parameters of different kinds do not mix them up.
-        self._bound: tuple[Dataset, NDArray[Any] | None, _core.Problem | None] | None = None
+        self._bound: tuple[Dataset, _core.Problem | None] | None = None
         self._like = like
         self._flat: tuple[_core.Problem, tuple[bool, bool, bool]] | None = None
         if like is not None:
-            dataset, _, problem = self._bind(checked(like))
+            dataset, problem = self._bind(checked(like))
             terms = dataset.terms
-            if problem is not None and not isinstance(truncate, Sliding) and dataset.wrt == frozenset(terms):
+            if (
+                problem is not None
+                and not isinstance(truncate, Sliding | Randomized)
+                and dataset.wrt == frozenset(terms)
+            ):
                 # The extension serves flat() alone.
                 self._flat = (problem, ("b_h" in terms, "b_q" in terms, "W_qx" in terms))
 
@@ -151,17 +155,12 @@ class Objective:
         gradients : Gradients
             New arrays of the parameters' dtype; ``None`` for what was not asked for.
         """
-        dataset, targets, problem = self._bind(params)
+        dataset, problem = self._bind(params)
         if problem is not None:
             return _pulled(dataset, problem, params, self._threads, self._truncate)
-        back = backflow(self._truncate, dataset)
-        if not callable(self._loss):
-            assert targets is not None
-            problem = dataset.pose(self._loss, targets, back)
-            return dataset.gradients(problem, params, self._threads)
         o = outputs(params, dataset, self._threads)
         L, d_o = self._callers_loss(o)
-        problem = dataset.pose("given", dataset.outputs_like("d_o", d_o), back)
+        problem = dataset.pose("given", dataset.outputs_like("d_o", d_o), backflow(self._truncate, dataset))
         return L, _pulled(dataset, problem, params, self._threads, self._truncate)[1]
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
@@ -194,20 +193,16 @@ class Objective:
         ]
         return loss, np.concatenate(parts)
 
-    def _bind(self, params: Params) -> tuple[Dataset, NDArray[Any] | None, _core.Problem | None]:
-        """Return data and targets checked against parameters of this kind, and what the extension made of them.
-
-        The extension is told at each call where the loss is a function or the truncation drawn.
-        """
+    def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:
+        """Return the data checked against parameters of this kind, and what the extension made of them."""
         bound = self._bound
         if bound is None or not (isinstance(params, Params) and bound[0].fits(params)):
             dataset = Dataset(checked(params), self._x, **self._options)
-            targets = problem = None
+            problem = None
             if not callable(self._loss):
                 targets = dataset.targets(self._loss, self._y)
-                if not isinstance(self._truncate, Randomized):
-                    problem = dataset.pose(self._loss, targets, backflow(self._truncate, dataset))
-            bound = self._bound = (dataset, targets, problem)
+                problem = dataset.pose(self._loss, targets, backflow(self._truncate, dataset))
+            bound = self._bound = (dataset, problem)
         return bound
 
     def _callers_loss(self, o: FloatArray) -> tuple[float, ArrayLike]:
@@ -221,10 +216,11 @@ class Objective:
 def _pulled(
     dataset: Dataset, problem: _core.Problem, params: Params, threads: int, truncate: Truncation | None
 ) -> tuple[float, Gradients]:
-    """Compute loss and gradients; the extension knows of every truncation but `Sliding`."""
+    """Compute loss and gradients, truncated or not, of a problem posed with `backflow(truncate, ...)`."""
     if isinstance(truncate, Sliding):
         return sliding(dataset, problem, params, threads, truncate.tau)
-    return dataset.gradients(problem, params, threads)
+    cuts = truncate.cuts(dataset.steps, dataset.batch) if isinstance(truncate, Randomized) else None
+    return dataset.gradients(problem, params, threads, cuts=cuts)
 
 
 def loss_and_grad(

@@ -31,8 +31,9 @@ def power_of_two(exponent: float) -> str:
 def share(value: float) -> str:
     """Return a share as text of at most 10 characters."""
     if not math.isfinite(value):
-        return str(float(value))
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
+        return "-"
+    text = f"{value:.4f}" if abs(value) < 100 else f"{value:.2e}"
+    return "0.0000" if text == "-0.0000" else text
 
 
 def shown(count: int) -> list[int]:

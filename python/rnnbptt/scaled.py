@@ -1,12 +1,12 @@
 """Numbers far beyond the range of float64: a mantissa per entry, a power of two per row.
 
-A row is ``mantissa * 2 ** exponent``. Rescaling by powers of two is exact, so sums and products of rows have the
-rounding errors of float64 and no others, however large or small they are.
+A row is ``mantissa * 2 ** exponent``. Rescaling by powers of two is exact, so sums and products of rows have
+the rounding errors of float64 and no others, however large or small they are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from .trajectories import linear_scan
 if TYPE_CHECKING:
     from ._validate import IntArray
 
-Real = NDArray[np.float64]
+Real = NDArray[np.floating[Any]]
 
 #: Exponent of a row of zeros: below every other one, and sums of a few of them still fit.
 ZERO = -(2**50)
@@ -109,6 +109,7 @@ def add(a: Scaled, b: Scaled) -> Scaled:
     """Return the sum, raw if both are."""
     if a.raw and b.raw:
         return raw_if_tame(a.mantissa + b.mantissa)
+    a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
     top = np.maximum(a.exponent, b.exponent)
     return normalised(a.at(top) + b.at(top), top)
 
@@ -142,7 +143,7 @@ def scan(M: Scaled, v: Scaled, start: Scaled, threads: int) -> Scaled:
         matrix = _ldexp(M.mantissa, M.exponent)
         states = linear_scan(matrix, v.mantissa, start.mantissa, num_threads=threads or None)
         # A row of zeros behind one that is not may be zero, or have fallen too far within one step.
-        nonzero = states.any(axis=-1)
+        nonzero = (states != 0).any(axis=-1)
         if tame(states) and not (nonzero[:-1] & ~nonzero[1:]).any():
             return Scaled(states, np.zeros(states.shape[:-1], np.int64))
     transposed = np.ascontiguousarray(M.mantissa.T)

@@ -1,21 +1,21 @@
-"""Gradients that look back exactly tau states, from two full gradients.
+"""Gradients that look back exactly tau states, from full gradients.
 
 With ``g_t = sum_{i>=0} (W_hh^T)^i e_{t+i}`` the state gradients of a sequence, its window of tau terms is
 
     g_t - (W_hh^T)^tau g_{t+tau},
 
-and g_{t+tau} at step t is the state gradient of the same network at the same states, where d_o comes tau steps
-earlier. Both are gradients as the engine takes them, of T and of T - tau steps.
+and g_{t+tau} at step t is the state gradient of the same network at the same states, had d_o come tau steps
+earlier. The engine takes both in one call, with one forward pass.
 
-The difference cancels where powers of W_hh grow: what is taken away is then larger than what is left. So time is
-cut into blocks of c steps over which powers do not grow, all blocks side by side as one batch:
+The difference cancels where powers of W_hh grow, or never decay: what is taken away is then larger than what
+is left. So time is cut into blocks of c steps, c small enough, all blocks side by side as one batch. For t in
+a block that ends before step b,
 
-    within a block that ends before step b, as far as the window of its last step goes,
-        G_t = g_t + (W_hh^T)^(b-t) M_b,                 M_b = sum_{i<tau} (W_hh^T)^i e_{b+i},
+    G_t = sum_{i=0}^{b-1-t} (W_hh^T)^i e_{t+i} + (W_hh^T)^(b-t) M_b,      M_b = sum_{i<tau} (W_hh^T)^i e_{b+i}
 
-a gradient with W_hh^T M_b entering at the block's last state; and from G_t it is once more (W_hh^T)^tau times the
-block's gradient for d_o of tau steps later that is taken away, now of lags tau .. tau + c - 1 only. The M_b are
-sums of windows twice as long again and again, without a difference. One block (c >= T, M = 0) is the formula above.
+is a gradient where W_hh^T M_b enters at the last state of the block. It looks back tau to tau + c - 1 states;
+what is taken away is (W_hh^T)^tau times the gradient of the block alone for d_o of tau steps later. The M_b
+are joined from sums over 1, 2, 4, ... blocks, without any difference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 
 from . import _core, _validate
 from .dataset import Backflow, Dataset
-from .params import Gradients, Params
+from .params import PARAMETERS, Gradients, Params
 from .trajectories import states
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
     from ._validate import FloatArray, IntArray
 
-#: Norm up to which a power of W_hh counts as forgetting: what lies behind it weighs less than what lies before.
+#: Norm up to which a power of W_hh forgets: what lies behind it weighs less than what lies before.
 FORGETS = 0.5
+#: The gradients of weights that depend on ``g_t``.
+WEIGHTS = ("W_hx", "W_hh", "b_h")
 #: How much larger than a window may be what is taken away: so many roundings the difference may cost.
 CANCELS = 32.0
 
@@ -60,30 +62,65 @@ def sliding(
     T, B = dataset.steps, dataset.batch
     if tau > T:
         return dataset.gradients(problem, params, threads)
-    d_o = _validate.allocate("d_o", (T, B, params.shape[2]), params.dtype)
+    later = np.zeros((T + tau, B, params.shape[2]), params.dtype)
+    d_o = later[:T]
     with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
         power, block = _power_and_block(params.W_hh, tau, T, threads)
-        beyond = _Beyond(params, power, dataset.wrt)
         if block < T:
             loss, _ = _wanting_nothing(dataset).gradients(problem, params, threads, d_o)
-            gradients = _in_blocks(dataset, params, threads, d_o, tau, block, beyond)
+            gradients = _in_blocks(dataset, params, threads, d_o, tau, power, block)
         else:
-            loss, gradients = dataset.gradients(problem, params, threads, d_o)
-            lengths = None if dataset.lengths is None else np.maximum(dataset.lengths - tau, 0)
-            part = _Part(dataset.inputs[: T - tau], dataset.start, lengths, dataset.memory_limit, threads)
-            for name, excess in beyond.of(part, d_o[tau:]).items():
-                array = getattr(gradients, name)
-                if name == "x":
-                    array = _validate.time_major(array, dataset.batched, dataset.batch_first)[: T - tau]
-                np.subtract(array, excess, out=array, casting="same_kind")
+            loss, gradients = _whole(dataset, problem, params, threads, later, tau, power)
     if gradients.h0 is not None:
         # The window of state 0 holds the losses of tau - 1 steps: nothing needs to be taken away.
-        lengths = None if dataset.lengths is None else np.minimum(dataset.lengths, tau - 1)
-        part = _Part(dataset.inputs[: tau - 1], dataset.start, lengths, dataset.memory_limit, threads)
-        gradients.h0[...] = (
-            part.pull(params, d_o[: tau - 1], ("h0",)).h0.reshape(gradients.h0.shape) if tau > 1 else 0
-        )
+        gradients.h0[...] = 0
+        if tau > 1:
+            lengths = None if dataset.lengths is None else np.minimum(dataset.lengths, tau - 1)
+            part = _Part(dataset.inputs[: tau - 1], dataset.start, lengths, dataset.memory_limit, threads)
+            d_h0 = part.pull(params, d_o[: tau - 1], ("h0",)).h0
+            assert d_h0 is not None
+            gradients.h0[...] = d_h0.reshape(gradients.h0.shape)
     return loss, gradients
+
+
+def _whole(
+    dataset: Dataset,
+    problem: _core.Problem,
+    params: Params,
+    threads: int,
+    later: FloatArray,
+    tau: int,
+    power: NDArray[np.float64],
+) -> tuple[float, Gradients]:
+    """Take the difference for whole sequences; `later` is for d_o and tau steps of zeros behind it."""
+    T = dataset.steps
+    wanted = [name if name in dataset.wrt.intersection(WEIGHTS) else "" for name in PARAMETERS]
+    beyond = tuple(np.empty_like(getattr(params, name)) if name else None for name in wanted)
+    if any(wanted):
+        loss, gradients = dataset.gradients(problem, params, threads, later, beyond)
+    else:
+        loss, gradients = dataset.gradients(problem, params, threads, later[:T])
+    for name, g in zip(wanted, beyond, strict=True):
+        if g is not None:
+            _subtract(getattr(gradients, name), _back(power, g, threads))
+    if gradients.x is not None and tau < T:
+        lengths = None if dataset.lengths is None else np.maximum(dataset.lengths - tau, 0)
+        part = _Part(dataset.inputs[: T - tau], dataset.start, lengths, dataset.memory_limit, threads)
+        d_x = _validate.time_major(gradients.x, dataset.batched, dataset.batch_first)
+        _subtract(d_x[: T - tau], _beyond_x(part, params, later[tau:T], power))
+    return loss, gradients
+
+
+def _beyond_x(part: _Part, params: Params, later: FloatArray, power: NDArray[np.float64]) -> FloatArray:
+    """Return ``W_hx^T (W_hh^T)^tau g``, the gradient of a network with W_hh^tau W_hx in the place of W_hx."""
+    moved = Params((power @ params.W_hx).astype(params.dtype), params.W_hh, params.W_qh)
+    d_x = part.pull(moved, later, ("x",)).x
+    assert d_x is not None
+    return d_x
+
+
+def _subtract(array: FloatArray, excess: NDArray[Any]) -> None:
+    np.subtract(array, excess, out=array, casting="same_kind")
 
 
 def _in_blocks(
@@ -92,8 +129,8 @@ def _in_blocks(
     threads: int,
     d_o: FloatArray,
     tau: int,
+    power: NDArray[np.float64],
     block: int,
-    beyond: _Beyond,
 ) -> Gradients:
     """Take the difference within blocks of time, side by side as lanes: (block, C B, .)."""
     T, B = dataset.steps, dataset.batch
@@ -114,15 +151,18 @@ def _in_blocks(
         # Steps behind the end of a sequence are not read; what would become of its state must not matter.
         x = np.where(np.arange(T)[:, np.newaxis, np.newaxis] < dataset.lengths[:, np.newaxis], x, 0)
         starts[np.arange(0, T, block)[:, np.newaxis] >= dataset.lengths] = 0
-    part = _Part(lanes(x), starts.reshape(C * B, h), None, dataset.memory_limit, threads)
+    part = _Part(lanes(x), starts.reshape(C * B, h), None, 0.0, threads)  # all states are held anyway
     entering = np.zeros((C, B, h), params.dtype)
     entering[:-1] = _windows(part, params, lanes(d_o), C, tau)[1:]
     found = dict(part.pull(params, lanes(d_o), dataset.wrt, entering.reshape(C * B, h)).items())
-    for name, excess in beyond.of(part, lanes(d_o, tau)).items():
-        found[name] = (found[name] - excess).astype(params.dtype, copy=False)
+    later = lanes(d_o, tau)
+    wanted = dataset.wrt.intersection(WEIGHTS)
+    for name, g in part.pull(params, later, wanted).items() if wanted else ():
+        _subtract(found[name], _back(power, g, threads))
     if "h0" in found:
         found["h0"] = np.zeros((B, h) if dataset.batched else h, params.dtype)
     if "x" in found:
+        _subtract(found["x"], _beyond_x(part, params, later, power))
         d_x = dataset.result("d_x", d)
         steps = found["x"].reshape(block, C, B, d).swapaxes(0, 1).reshape(C * block, B, d)
         _validate.time_major(d_x, dataset.batched, dataset.batch_first)[...] = steps[:T]
@@ -147,32 +187,6 @@ class _Part(NamedTuple):
         part.lengths, part.memory_limit = self.lengths, self.memory_limit
         problem = part.pose("given", d_o, Backflow(d_hT=d_hT))
         return part.gradients(problem, params, self.threads)[1]
-
-
-class _Beyond(NamedTuple):
-    """What full gradients hold beyond the window: ``(W_hh^T)^tau`` times those for d_o of tau steps later."""
-
-    params: Params
-    power: NDArray[np.float64]
-    """W_hh^tau."""
-    wrt: frozenset[str]
-
-    def of(self, part: _Part, later: FloatArray) -> dict[str, NDArray[Any]]:
-        """Return it for every gradient in `wrt` that looks back; `later` is d_o of tau steps later."""
-        params, power = self.params, self.power
-        excess: dict[str, NDArray[Any]] = {}
-        wanted = self.wrt.intersection(("W_hx", "W_hh", "b_h"))
-        if len(later) == 0:
-            return excess
-        if wanted:
-            excess |= {name: power.T @ g for name, g in part.pull(params, later, wanted).items()}
-        if "x" in self.wrt:
-            # d_x = W_hx^T (W_hh^T)^tau g: the gradient of a network with W_hh^tau W_hx in the place of W_hx.
-            moved = Params((power @ params.W_hx).astype(params.dtype), params.W_hh, params.W_qh)
-            d_x = part.pull(moved, later, ("x",)).x
-            assert d_x is not None
-            excess["x"] = d_x
-        return excess
 
 
 def _windows(part: _Part, params: Params, d_o: FloatArray, C: int, tau: int) -> NDArray[np.float64]:
@@ -207,45 +221,61 @@ def _power(W: FloatArray, k: int, threads: int) -> NDArray[np.float64]:
     mantissa, exponent = np.empty((1, h, h)), np.empty(1, np.int64)
     wide = np.ascontiguousarray(W, np.float64)
     _core.scaled_powers(h, wide, np.array([k], np.int64), mantissa, exponent, threads)
-    return np.ldexp(mantissa[0], np.clip(exponent[0], -5000, 5000))
+    power: NDArray[np.float64] = np.ldexp(mantissa[0], np.clip(exponent[0], -5000, 5000))
+    return power
 
 
 def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple[NDArray[np.float64], int]:
-    """Return ``W^tau``, and how many steps a block may have: `steps` or more for all, else a power of two."""
-    square = W.astype(np.float64)
-    power = np.eye(len(W))
-    squares = [square]
+    """Return ``W^tau``, and how many steps a block may have: `steps` for all, or a power of two."""
+    squares = [np.ascontiguousarray(W, np.float64)]
+    factors = []
     for bit in range(tau.bit_length()):
         if bit:
-            square = square @ square
-            squares.append(square)
+            squares.append(_product(squares[-1], squares[-1], threads))
         if tau >> bit & 1:
-            power = power @ square
+            factors.append(squares[-1])
+    power = factors[0]
+    for factor in factors[1:]:
+        power = _product(power, factor, threads)
     if np.linalg.norm(power) <= FORGETS:
         return power, steps
-    # It is to be right to the last bit, since it acts on all that lies beyond the window.
-    power = _power(W, tau, threads)
     beyond = _norm(power)
-    # Sums of the norms of W^0 .. W^(n-1), at n = 1, 2, 4, ...: what lags up to n amount to.
+    # Sums of the norms of W^0 .. W^(n-1), at n = 1, 2, 4, ...: what n losses amount to at most.
     norms, amounts = [_norm(squares[0])], [1.0]
     for k in range(1, steps.bit_length() + 1):
         if k == len(squares):
-            squares.append(squares[-1] @ squares[-1])
+            squares.append(_product(squares[-1], squares[-1], threads))
         norms.append(_norm(squares[k]))
         amounts.append(amounts[-1] + 2 ** (k - 1) * max(norms[-2:]))
         if norms[-1] <= FORGETS or not np.isfinite(amounts[-1]):
             break
     kept = amounts[min(tau.bit_length(), len(amounts)) - 1]
-    if norms[-1] <= FORGETS and beyond * 2 * amounts[-1] <= CANCELS * kept:
-        return power, steps
-    fitting = [k for k, amount in enumerate(amounts) if beyond * amount <= CANCELS * kept]
-    return power, 2 ** max(fitting, default=0)
+    # Where powers forget, all later ones together amount to no more than those so far.
+    ratio = beyond * 2 * amounts[-1] / kept if norms[-1] <= FORGETS else np.inf
+    if ratio > CANCELS:
+        fitting = (k for k, amount in enumerate(amounts) if beyond * amount <= CANCELS * kept)
+        return _power(W, tau, threads), 2 ** max(fitting, default=0)
+    # Squaring doubles relative errors: a high power that counts for much is wanted right to the last bit.
+    return power if tau * ratio <= 8 * CANCELS else _power(W, tau, threads), steps
+
+
+def _product(A: NDArray[np.float64], B: NDArray[np.float64], threads: int) -> NDArray[np.float64]:
+    """Return ``A B`` by the engine: the threads of NumPy's products would be in the way of its own."""
+    C = np.empty((len(A), B.shape[1]))
+    _core.product((*A.shape, B.shape[1]), np.ascontiguousarray(A), np.ascontiguousarray(B), C, threads)
+    return C
+
+
+def _back(power: NDArray[np.float64], g: FloatArray, threads: int) -> NDArray[np.float64]:
+    """Return ``(W_hh^tau)^T g`` for a gradient of h rows."""
+    columns = g.reshape(len(g), -1).astype(np.float64)
+    return _product(power.T, columns, threads).reshape(g.shape)
 
 
 def _norm(A: NDArray[np.float64]) -> float:
-    """Estimate the spectral norm, from below and within some tenths."""
+    """Estimate the spectral norm by the power method, from below and within some tenths."""
     v = np.random.default_rng(0).standard_normal((len(A), 4))
-    for _ in range(3):
+    for _ in range(2):
         v = A.T @ (A @ (v / np.linalg.norm(v, axis=0)))
     return float(np.sqrt(np.linalg.norm(v, axis=0).max()))
 

@@ -1,10 +1,11 @@
 """Truncated backpropagation through time: how far back a loss looks.
 
-Write ``e_t = W_qh^T dL/do_t`` for what the loss asks of the state at t directly, and g_t for what stands in the
-place of ``dL/dh_t``. Without truncation ``g_t = sum_{i >= 0} (W_hh^T)^i e_{t+i}``. Each class here says which
-terms of that sum are kept. From g_t follow
+Write ``e_t = W_qh^T dL/do_t`` for what the loss asks of the state at t directly, and g_t for what stands in
+the place of ``dL/dh_t``. Without truncation ``g_t = sum_{i >= 0} (W_hh^T)^i e_{t+i}``. Each class here says
+which terms of that sum are kept. From g_t follow
 
-    d_W_hh = sum_t g_t h_{t-1}^T,   d_W_hx = sum_t g_t x_t^T,   d_b_h = sum_t g_t,   d_x_t = W_hx^T g_t + W_qx^T d_o_t
+    d_W_hh = sum_t g_t h_{t-1}^T,   d_W_hx = sum_t g_t x_t^T,   d_b_h = sum_t g_t,
+    d_x_t = W_hx^T g_t + W_qx^T d_o_t
 
 as always; ``d_W_qh``, ``d_b_q`` and ``d_W_qx`` look back no step and stay what they are.
 """
@@ -50,9 +51,10 @@ class Sliding:
     Notes
     -----
     A window of fixed length is the difference of two full gradients, ``g_t - (W_hh^T)^tau g_{t+tau}``, at the
-    price of two gradients, whatever `tau`. Where powers of ``W_hh`` grow, that difference would cancel; it is
-    then taken within short blocks of time, to which the rest of each window is added as the gradient by their
-    last state.
+    price of less than two gradients whatever `tau`. Where powers of ``W_hh`` grow or stay, that difference
+    would cancel; it is then taken within short blocks of time, to which the rest of each window is added as
+    a gradient by their last state. This takes memory for all states and some five gradients' time, and is
+    not held to `memory_limit`.
 
     Examples
     --------
@@ -75,7 +77,7 @@ class Chunked:
 
     .. math::
 
-        g_t = \sum_{i=0}^{n_t} (W_{hh}^T)^i \, e_{t+i}, \qquad t + n_t = \text{the last step of the block of } t
+        g_t = \sum_{i=t}^{k(t)} (W_{hh}^T)^{i-t} \, e_i, \qquad k(t) = \text{the last step of the block of } t
 
     Blocks are steps 1 .. tau, tau + 1 .. 2 tau, and so on; the last one may be shorter. A loss looks back
     between 1 and `tau` steps. This is what training loops do that detach the state every `tau` steps. The
@@ -93,7 +95,8 @@ class Chunked:
 
     Notes
     -----
-    Time is lifted in chunks of L steps only where L divides `tau`: a `tau` with many factors of two is fastest.
+    Time is lifted in chunks of L steps, L a power of two, only where L divides `tau`: multiples of 64 are
+    fastest.
 
     Examples
     --------
@@ -208,15 +211,14 @@ def checked(truncate: object) -> Truncation | None:
     """Return `truncate` if it is a truncation or None."""
     if truncate is None or isinstance(truncate, Sliding | Chunked | Randomized):
         return truncate
-    raise TypeError(
-        f"truncate must be Sliding(tau), Chunked(tau), Randomized(...) or None, not {_validate.describe(truncate)}"
-    )
+    came = _validate.describe(truncate)
+    raise TypeError(f"truncate must be Sliding(tau), Chunked(tau), Randomized(...) or None, not {came}")
 
 
 def backflow(truncate: Truncation | None, dataset: Dataset) -> Backflow:
-    """Return what the extension is told of a truncation; of `Sliding`, which takes two gradients, nothing."""
+    """Return what the extension is told of a truncation beforehand."""
     if isinstance(truncate, Chunked) and truncate.tau < dataset.steps:
         return Backflow(block=truncate.tau)
     if isinstance(truncate, Randomized):
-        return Backflow(cuts=truncate.cuts(dataset.steps, dataset.batch), factor=truncate.factor)
+        return Backflow(factor=truncate.factor)
     return Backflow()

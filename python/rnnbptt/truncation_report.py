@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _validate
-from .lag_terms import LagTerms, chosen_lags, pose
+from .lag_terms import LagTerms, chosen_lags, pose, side_by_side
 from .objective import vjp
 from .params import Params
 from .reporting import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
@@ -35,8 +35,8 @@ class TruncationReport:
 
     ``print`` shows a table, `plot` a picture, `choose` picks a length. With G the full gradient by the
     `parameters` taken together and :math:`G^{(\tau)}` the truncated one, the bias is
-    :math:`\|G^{(\tau)} - G\| / \|G\|` and the cosine that of the angle between the two. nan marks what does not
-    exist: everything where G is zero.
+    :math:`\|G^{(\tau)} - G\| / \|G\|` and the cosine that of the angle between the two. nan marks what does
+    not exist: everything where G is zero.
 
     Attributes
     ----------
@@ -61,8 +61,8 @@ class TruncationReport:
     chunked_bias, chunked_cosine : ndarray, shape (n,)
         Of ``Chunked(tau)``. nan where the problem leaves the range of float64.
     randomized_deviation : ndarray, shape (n,)
-        Root mean square of :math:`\|\hat G - G\| / \|G\|` over draws of ``Randomized(tau)``, which has no bias.
-        nan where nothing was drawn, and at tau = 1.
+        Root mean square of :math:`\|\hat G - G\| / \|G\|` over draws of ``Randomized(tau)``, which has no
+        bias. nan where nothing was drawn, and at tau = 1.
     draws : int
         How many draws; 0 for none.
     """
@@ -102,7 +102,7 @@ class TruncationReport:
         Returns
         -------
         int or None
-            A length tau such that it and all longer ones in the report err by less; ``None`` if there is none.
+            A length such that it and all longer ones in the report err by less; ``None`` if there is none.
         """
         tol = _validate.nonnegative("tol", tol)
         _validate.choice("method", method, METHODS)
@@ -118,7 +118,8 @@ class TruncationReport:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as dicts, lists, strings and numbers that strict JSON can hold.
 
-        Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()`` reads.
+        Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
+        reads.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: jsonable(value) for name, value in values.items()}
@@ -137,15 +138,16 @@ class TruncationReport:
             line = f"{tau:>7}{_number(self.bias[tau - 1]):>11}{self.cosine[tau - 1]:>11.5f}"
             i = on_grid.get(tau)
             if i is not None:
-                line += f"{_number(self.chunked_bias[i]):>14}{self.chunked_cosine[i]:>11.5f}"
+                line += f"{_number(self.chunked_bias[i]):>14}"
+                line += (
+                    f"{self.chunked_cosine[i]:>11.5f}" if np.isfinite(self.chunked_cosine[i]) else " " * 11
+                )
                 line += f"{_number(self.randomized_deviation[i]):>19}"
-            lines.append(line)
+            lines.append(line.rstrip())
         said = []
         for tol in (0.1, 0.01, 0.001):
-            tau = self.choose(tol)
-            said.append(
-                f"within {100 * tol:g} % from tau = {tau} on" if tau else f"not within {100 * tol:g} % in this report"
-            )
+            chosen, within = self.choose(tol), f"within {100 * tol:g} %"
+            said.append(f"{within} from tau = {chosen} on" if chosen else f"not {within} in this report")
         text = f"The gradient of a sliding window is {', '.join(said)}."
         if self.draws:
             text += f" Deviations are of one draw, from {self.draws}."
@@ -182,7 +184,12 @@ class TruncationReport:
         axes.set_yscale("log")
         if axes.lines:
             axes.legend(fontsize="small")
-        finish(axes, "truncation length τ (steps)", "error, relative to the full gradient", "What truncation loses")
+        finish(
+            axes,
+            "truncation length τ (steps)",
+            "error, relative to the full gradient",
+            "What truncation loses",
+        )
         return axes.figure
 
 
@@ -213,8 +220,8 @@ def truncation_report(
         G^{(\tau)} - G = -\sum_{k \ge \tau} G_k ,
 
     with :math:`G_k = (W_{hh}^\top)^k W_{qh}^\top \sum_t \frac{\partial L}{\partial o_{t+k}}\, [h_{t-1}^\top,
-    x_t^\top, 1]` for ``W_hh``, ``W_hx`` and ``b_h`` together. Tails are summed from their end: small ones have
-    no digits cancelled. Detached blocks and random cuts are evaluated one by one, on a grid of lengths.
+    x_t^\top, 1]` for ``W_hh``, ``W_hx`` and ``b_h`` together. Tails are summed from their end: small ones
+    have no digits cancelled. Detached blocks and random cuts are evaluated one by one, on a grid of lengths.
 
     Parameters
     ----------
@@ -252,12 +259,12 @@ def truncation_report(
     >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[1.0]])
     >>> report = rnnbptt.truncation_report(params, np.ones((50, 1)), np.zeros((50, 1)))
     >>> report.choose(0.01), report.choose(0.01, "chunked")
-    (7, None)
+    (7, 50)
     """
     threads = _validate.num_threads(num_threads)
     if draws is not None:
         draws = _validate.integer("draws", draws, 0)
-    generator = np.random.default_rng(rng)
+    generator = _validate.generator("rng", rng)
     with np.errstate(all="ignore"):
         data = pose(
             params,
@@ -281,7 +288,9 @@ def truncation_report(
         tails, kept = _norms(terms, columns, total)
         whole = {name: float(_part(total, part).log2_norms()) for name, part in columns.items()}
         grid = _grid(T, K)
-        chunked_bias, chunked_cosine, deviation = _on_grid(data, terms, total, grid, draws, generator, threads)
+        chunked_bias, chunked_cosine, deviation = _on_grid(
+            data, terms, total, grid, draws, generator, threads
+        )
         return TruncationReport(
             steps=T,
             batch=B,
@@ -315,7 +324,7 @@ def _part(rows: Scaled, columns: slice) -> Scaled:
 
 def _norms(terms: LagTerms, columns: dict[str, slice], total: Scaled) -> tuple[dict[str, Real], Real]:
     """Return log2 norms of the tails that each length leaves out, and cosines of what it keeps."""
-    tails = {name: np.empty(terms.lags) for name in columns}
+    tails: dict[str, Real] = {name: np.empty(terms.lags) for name in columns}
     for first, sums in terms.sums_from():
         for name, part in columns.items():
             logs = _part(sums, part).log2_norms()
@@ -357,7 +366,7 @@ def _on_grid(
         return bias, cosine, deviation
     d = data.params.shape[0]
     params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
-    G = np.ldexp(total.mantissa, int(total.exponent)).ravel()
+    G = total.at(np.zeros_like(total.exponent)).ravel()
     size = np.linalg.norm(G)
 
     def truncated(truncate: Chunked | Randomized) -> Real:
@@ -369,10 +378,7 @@ def _on_grid(
             truncate=truncate,
             num_threads=threads or None,
         )
-        assert g.W_hh is not None
-        assert g.W_hx is not None
-        parts = [g.W_hh, g.W_hx] + ([] if g.b_h is None else [g.b_h[:, np.newaxis]])
-        return np.concatenate(parts, axis=1).ravel()
+        return side_by_side(g).ravel()
 
     for i, tau in enumerate(grid.tolist()):
         blocks = truncated(Chunked(tau))

@@ -70,7 +70,7 @@ struct Problem {
   // Where gradients are truncated: nothing flows from a step that is cut to the state before it.
   Index block = 0;                     // cut at steps block, 2 block, ... (zero-based), or 0 for never
   const std::uint8_t* cuts = nullptr;  // (T, B): 1 where cut, or null
-  double flow = 1;                     // what does flow is multiplied by this
+  double flow = 1;                     // what does flow is multiplied by this; not 1 where there are cuts
 
   bool cut(Index t, Index b) const {
     return (block > 0 && t > 0 && t % block == 0) || (cuts != nullptr && cuts[t * shape.B + b] != 0);
@@ -86,6 +86,11 @@ struct Gradients {
   Scalar* h0 = nullptr;    // (B, h)
   SequenceView<Scalar> x;  // (T, B, d)
   SequenceView<Scalar> o;  // (T, B, q)
+
+  // The same for the same states, had d_o come `shift` steps earlier: read from `o`, which then has `shift`
+  // more steps, and all of which is zero before the call.
+  Index shift = 0;
+  Params<Scalar> shifted;
 };
 
 }  // namespace rnnbptt

@@ -43,6 +43,9 @@ witness for the others:
 differences, and the complex step. `oracle` does the arithmetic in extended precision, to measure everyone
 else's rounding.
 
+Truncated gradients (``truncate=``) keep some terms of (7) and leave out others; `rnnbptt.reference.truncation`
+says which.
+
 The functions named like those of `rnnbptt` take the same arguments and return the same types, except that
 there is no thread to choose (`num_threads`) and no buffer to reuse (`out`).
 """

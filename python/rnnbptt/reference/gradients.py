@@ -253,7 +253,8 @@ def evaluate(
 ) -> dict[str, Array]:
     """Evaluate the gradients of a run (model, x, h0, hidden, d_o), truncated or not."""
     if truncate is None:
-        return FORMS[form].gradients(*run, e, names)
+        found: dict[str, Array] = FORMS[form].gradients(*run, e, names)
+        return found
     g, d_h0 = truncated.state_gradients(truncate, run[0].W_hh, e)
     return recursion.sums(*run, g, d_h0, names)
 

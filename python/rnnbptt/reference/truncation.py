@@ -1,8 +1,11 @@
 """Truncated backpropagation through time: which terms of equation (7) are kept.
 
-With ``e_t = W_qh^T d_o_t`` for t = 1..T and ``e_0 = 0``, the full gradient is ``g_t = sum_{i>=0} (W_hh^T)^i e_{t+i}``,
-for t = 0 too: ``g_0 = d_h_0``, equation (10). Every truncation puts something else in the place of g_t, and leaves
-the sums (5), (8), (9), (11) and (12) as they are.
+With ``e_t = W_qh^T d_o_t`` for t = 1..T and ``e_0 = 0``, the full gradient is
+
+    g_t = sum_{i>=0} (W_hh^T)^i e_{t+i},
+
+for t = 0 too: ``g_0 = d_h_0``, equation (10). Every truncation puts something else in the place of g_t, and
+leaves the sums (5), (8), (9), (11) and (12) as they are.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ def chunked(tau: int, W: Array, e: Array) -> tuple[Array, Array]:
 
 
 def randomized(truncate: Randomized, W: Array, e: Array) -> tuple[Array, Array]:
-    """``g_t = e_t + a_{t+1} W_hh^T g_{t+1}`` with a_t in {0, 1 / (1 - c)}, drawn for every step and sequence."""
+    """``g_t = e_t + a_{t+1} W_hh^T g_{t+1}``, a_t in {0, 1 / (1 - c)} drawn for every step and sequence."""
     T, B, _ = e.shape
     a = np.where(truncate.cuts(T, B), 0, truncate.factor).astype(e.dtype)[..., np.newaxis]
     g = e.copy()
