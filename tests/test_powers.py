@@ -118,6 +118,11 @@ def test_a_billionth_power_neither_overflows_nor_underflows() -> None:
     assert abs(found - expected) <= 1e-9 * abs(expected) + 1e-15
 
 
+def test_logarithms_pass_the_range_of_integers() -> None:
+    assert rnnbptt.power_norms([[1e300]], 2**62) == pytest.approx(2.0**62 * np.log2(1e300), rel=1e-14)
+    assert rnnbptt.power_norms([[1e-300]], 2**62) == pytest.approx(-(2.0**62) * np.log2(1e300), rel=1e-14)
+
+
 def test_zero_powers_have_the_logarithm_of_zero() -> None:
     nilpotent = np.eye(3, k=1)
     assert rnnbptt.power_norms(nilpotent, [0, 1, 2, 3, 4]).tolist() == [0, 0, 0, -np.inf, -np.inf]

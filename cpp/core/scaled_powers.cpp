@@ -12,8 +12,6 @@ namespace {
 constexpr int first_digits = 4;
 // Bits a number may have: what 2^-bits leaves room for in the range of float64.
 constexpr int most_bits = 900;
-// Bits of a result to be right, relative to its Frobenius norm over h: any norm of it is then right to 2^-34.
-constexpr double wanted_bits = 35;
 // Powers below W^(2^low_bits) are kept: all but one in 2^low_bits of successive powers is then one product.
 constexpr int low_bits = 4;
 
@@ -306,12 +304,12 @@ class Powers {
   std::vector<Prefix> prefixes_;
 };
 
-// Bits that the result lacks.
-double bits_short(Index h, const Number& result) {
+// Bits that the result lacks to be right to `bits`, relative to its Frobenius norm over h.
+double bits_short(Index h, int bits, const Number& result) {
   if (result.error == 0) return 0;
   const double sure = result.frobenius - result.error;
   if (!(sure > 0)) return most_bits;
-  return std::max(0.0, std::log2(result.error / sure * static_cast<double>(h)) + wanted_bits);
+  return std::max(0.0, std::log2(result.error / sure * static_cast<double>(h)) + bits);
 }
 
 // The first power that is zero because paths along the nonzeros of W are no longer; `beyond` if there is
@@ -344,7 +342,7 @@ void write(Index size, const Number& A, double* mantissa, double& exponent) {
 }  // namespace
 
 void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Index count,
-                   const std::int64_t* ks, double* mantissas, double* exponents) {
+                   const std::int64_t* ks, int bits, double* mantissas, double* exponents) {
   const Index size = h * h;
   const std::uint64_t zero_from = longest_path(h, W, std::numeric_limits<std::uint64_t>::max());
   int digits = first_digits;
@@ -366,27 +364,27 @@ void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Ind
       const std::uint64_t low = k % (1 << low_bits), high = k >> low_bits;
       if (low == 0 || high == 0) {
         const Number& power = low == 0 ? powers.high(high) : powers.low(low);
-        lacking = bits_short(h, power);
+        lacking = bits_short(h, bits, power);
         if (lacking > 0 && more) break;
         write(size, power, mantissa, exponents[i]);
         continue;
       }
       const Number &A = powers.high(high), &B = powers.low(low);
       Number power = arithmetic.multiply_rounded(A, B);
-      if (bits_short(h, power) > 0) {
+      if (bits_short(h, bits, power) > 0) {
         power = arithmetic.multiply(A, B);
         arithmetic.give_back(power);  // not overwritten before the next product
       }
-      lacking = bits_short(h, power);
+      lacking = bits_short(h, bits, power);
       if (lacking > 0 && more) break;
       write(size, power, mantissa, exponents[i]);
     }
     workspace.release_to(mark);
     if (i == count) break;
     // No fewer digits than are lacking, and so many that few rounds are needed where that is not known.
-    const int bits = arithmetic.bits();
     int wanted = std::max(digits + digits / 2, digits + 2);
-    if (lacking < most_bits) wanted = std::max(wanted, digits + 2 + static_cast<int>(lacking) / bits);
+    if (lacking < most_bits)
+      wanted = std::max(wanted, digits + 2 + static_cast<int>(lacking) / arithmetic.bits());
     while (digits < wanted && (digits + 1) * Arithmetic::bits_for(h, digits + 1) <= most_bits) ++digits;
   }
 }

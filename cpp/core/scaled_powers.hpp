@@ -13,10 +13,11 @@
 namespace rnnbptt {
 
 // W^k = mantissas[i] * 2^exponents[i] for the ascending k = ks[i] >= 0. The largest entry of a mantissa is
-// near 1; a zero power has exponent 0. The error of a mantissa is certified to be below 2^-35 / h of its
-// Frobenius norm, but for powers that cancel to less than some 2^-800 of the factors they are products of.
-// W is (h, h), mantissas (count, h, h). The same bits for any number of threads.
+// near 1; a zero power has exponent 0. The error of a mantissa, before it is rounded to float64, is certified
+// to be below 2^-bits / h of its Frobenius norm, but for powers that cancel to less than some 2^-800 of the
+// factors they are products of. W is (h, h), mantissas (count, h, h). The same bits for any number of
+// threads.
 void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Index count,
-                   const std::int64_t* ks, double* mantissas, double* exponents);
+                   const std::int64_t* ks, int bits, double* mantissas, double* exponents);
 
 }  // namespace rnnbptt

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _MATRIX_POWERS = {np.dtype(np.float32): _core.matrix_powers32, np.dtype(np.float64): _core.matrix_powers64}
 
 Order = Literal[2, "fro", 1] | float
+#: Bits, relative to the Frobenius norm over h, that make every norm right to 2^-34.
+_BITS = 35
 #: Scalars of powers held at a time.
 _AT_ONCE = 2**22
 
@@ -143,7 +145,7 @@ def power_norms(
     for start in range(0, len(distinct), step):
         some = distinct[start : start + step]
         mantissas, scales = np.empty((len(some), h, h)), np.empty(len(some))
-        _core.scaled_powers(h, matrix, some, mantissas, scales, threads)
+        _core.scaled_powers(h, matrix, some, mantissas, scales, threads, _BITS)
         norms = np.linalg.norm(mantissas, ord, axis=(1, 2))
         with np.errstate(divide="ignore"):
             logs[start : start + step] = np.log2(norms) + scales
