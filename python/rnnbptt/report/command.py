@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
 
 from ..flow import gradient_flow
 from ..objective import LOSSES
 from ..output_files import FORMATS, unwritable
+from ..reporting import WIDTH
 from ..spectrum import spectral_report
 from ..truncation_report import truncation_report
 from .data import read_data
@@ -121,8 +124,10 @@ def _check_output(arguments: argparse.Namespace) -> None:
     for option, path, formats in (("--plot", arguments.plot, FORMATS), ("--html", arguments.html, PAGES)):
         if path is None:
             continue
-        if importlib.util.find_spec("matplotlib") is None:
-            raise ImportError(f"{option} needs matplotlib: pip install 'rnnbptt[report]'")
+        try:
+            import matplotlib  # noqa: F401 - whether it is there is the question
+        except ImportError:
+            raise ImportError(f"{option} needs matplotlib: pip install 'rnnbptt[report]'") from None
         refusal = unwritable(path, option, formats)
         if refusal is not None:
             raise ValueError(refusal)
@@ -150,12 +155,17 @@ def _as_text(weights: Weights, data: Data | None, sections: list[Section]) -> st
 def found_text(weights: Weights, data: Data | None) -> str:
     """Return which tensors and arrays there are, and what they were taken for."""
     rows = [(t.name, str(t.shape), t.dtype, t.taken_for) for t in weights.tensors]
-    head = [f"{weights.file}: {weights.notes[0]}"]
-    lines = [*head, *_aligned(rows), *(f"  note: {note}" for note in weights.notes[1:])]
+    lines = [f"{weights.file}: {weights.notes[0]}", *_aligned(rows), *map(_note, weights.notes[1:])]
     if data is not None:
         rows = [(name, str(value.shape), str(value.dtype), "") for name, value in data.arrays.items()]
         lines += ["", f"{data.file}: data", *_aligned(rows)]
+        if not np.can_cast(data.dtype, weights.parameters["W_hh"].dtype):
+            lines.append(_note(f"Weights are widened to the {data.dtype} of the data."))
     return "\n".join(lines)
+
+
+def _note(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
 
 
 def _aligned(rows: list[tuple[str, str, str, str]]) -> list[str]:

@@ -24,14 +24,16 @@ _STYLE = """
   :root { --paper: #17181a; --ink: #e8e8ea; --quiet: #222326; --line: #3a3b40; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid var(--line); font-size: 1.2rem; }
 p { max-width: 44rem; }
 pre { overflow-x: auto; padding: 0.75rem; border-radius: 0.4rem; background: var(--quiet);
   font: 0.8rem/1.45 ui-monospace, monospace; }
-img { display: block; width: 100%; height: auto; border-radius: 0.4rem; background: #fff; }
+img { display: block; width: 100%; height: auto; border-radius: 0.4rem; background: #fff;
+  padding: 0.6rem; }
+img.single { max-width: 44rem; }
 footer { margin-top: 2.5rem; font-size: 0.85rem; opacity: 0.75; }
 """
 
@@ -63,12 +65,13 @@ def _section(section: Section) -> str:
     table, words = str(section.report).rsplit("\n\n", 1)
     words = escape(" ".join(words.split()))
     wide, narrow = (_uri(pictures.svg(section, wide)) for wide in (True, False))
+    single = ' class="single"' if section.axes == 1 else ""
     return f"""<section>
 <h2>{escape(section.title)}</h2>
 <p>{words}</p>
 <picture>
 <source media="{_NARROW}" srcset="{narrow}" />
-<img src="{wide}" alt="{escape(section.title)}. {words}" />
+<img{single} src="{wide}" alt="{escape(section.title)}. {words}" />
 </picture>
 <pre>{escape(table)}</pre>
 </section>

@@ -60,7 +60,7 @@ class Weights:
     parameters : dict of str to ndarray
         By their names in `Params`; ``W_hh`` is among them.
     notes : tuple of str
-        What to know about how the tensors were taken.
+        Which names it goes by, and what else to know about how the tensors were taken.
     """
 
     file: str
@@ -102,9 +102,9 @@ def read_weights(path: Path) -> Weights:
     parameters: dict[str, NDArray[Any]] = {}
     for name, parameter in taken.items():
         value = _widened(found[name])
-        both = parameters.get(parameter)
-        # Only the two biases of PyTorch share a name.
-        parameters[parameter] = value if both is None else both + value
+        if parameter in parameters:  # the two biases of PyTorch
+            value = _sum(parameters[parameter], value, [key for key in taken if taken[key] == parameter])
+        parameters[parameter] = value
     tensors = tuple(
         Tensor(name, value.shape, _dtype(value), taken.get(name, "not used")) for name, value in found.items()
     )
@@ -151,8 +151,9 @@ def _recognise_torch(
         if f"{prefix}{kind}{number}" in found:
             taken[f"{prefix}{kind}{number}"] = parameter
     notes = [
-        "names of PyTorch. A nonlinearity of the cell is left out: the report is on the linear network with "
-        "these weights, which is close to that network for small states"
+        "names of PyTorch",
+        "A nonlinearity of the cell is left out: the report is on the linear network with these weights, "
+        "which is close to that network for small states.",
     ]
     h = shape[-1] if shape else 0
     readouts = [
@@ -168,7 +169,7 @@ def _recognise_torch(
         if f"{readouts[0]}bias" in found:
             taken[f"{readouts[0]}bias"] = "b_q"
     elif readouts:
-        notes.append(f"W_qh could be {' or '.join(f'{name}weight' for name in readouts)}: none is taken")
+        notes.append(f"W_qh could be {' or '.join(f'{name}weight' for name in readouts)}: none is taken.")
     return taken, tuple(notes)
 
 
@@ -235,6 +236,13 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path.name} is not a .safetensors file: {error}") from None
     return found
+
+
+def _sum(one: NDArray[Any], other: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    if one.shape != other.shape:
+        raise ValueError(f"{' and '.join(names)} must have one shape, not {one.shape} and {other.shape}")
+    total: NDArray[Any] = one + other
+    return total
 
 
 def _widened(value: NDArray[Any]) -> NDArray[Any]:
