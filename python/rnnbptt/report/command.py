@@ -89,27 +89,25 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"cannot read {error.filename}: {error.strerror}")
+    # Files first: they are wanted even where the text goes to a reader that stops early.
+    path: Path | None = arguments.plot or arguments.html
+    if path is not None:
+        # Only now: these modules import what the extra brings.
+        from . import page, pictures
+
+        try:
+            if arguments.plot:
+                pictures.save(sections, path)
+            else:
+                path.write_text(page.page(weights, data, sections), encoding="utf-8")
+        except OSError as error:
+            print(f"rnnbptt report: error: cannot write {path}: {error.strerror}", file=sys.stderr)
+            return 1
     if arguments.json:
         print(json.dumps(_as_dict(weights, data, sections), indent=2, allow_nan=False))
-    else:
-        print(_as_text(weights, data, sections))
-    path: Path | None = arguments.plot or arguments.html
-    if path is None:
         return 0
-    # Only now: this module imports what the extra brings.
-    from . import pictures
-
-    try:
-        if arguments.plot:
-            pictures.save(sections, path)
-        else:
-            from .page import page
-
-            path.write_text(page(weights, data, sections), encoding="utf-8")
-    except OSError as error:
-        print(f"rnnbptt report: error: cannot write {path}: {error.strerror}", file=sys.stderr)
-        return 1
-    if not arguments.json:
+    print(_as_text(weights, data, sections))
+    if path is not None:
         print(f"\n{'Picture' if arguments.plot else 'Page'}: {path}")
     return 0
 
