@@ -17,15 +17,12 @@ from .scaled import Real, Scaled
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .lag_terms import Data
     from .objective import Loss
     from .params import Params
 
 #: Base-2 logarithms of the smallest normal number and of what no number reaches.
 _RANGES = {"float32": (-126, 128), "float64": (-1022, 1024)}
-#: Eigenvalues whose moduli agree to this belong together.
-_TIE = 1e-9
-LAG = "lag k (steps back in time)"
+_LAG = "lag k (steps back in time)"
 
 
 class RangeExits(NamedTuple):
@@ -282,9 +279,7 @@ class GradientFlow:
             axes.axvline(horizon, color=GREY, ls=":", label=f"below 1 % at lag {horizon}")
         axes.set_ylim(bottom=low)
         axes.legend(fontsize="small")
-        finish(
-            axes, "lag k (steps back in time)", "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back"
-        )
+        finish(axes, _LAG, "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back")
 
     def _plot_shares(self, axes: Any) -> None:
         k = np.arange(self.lags)
@@ -297,7 +292,7 @@ class GradientFlow:
         axes.legend(fontsize="small")
         finish(
             axes,
-            "lag k (steps back in time)",
+            _LAG,
             r"share of $\partial L/\partial W_{hh}$",
             "What each lag is worth",
         )
@@ -388,7 +383,7 @@ def gradient_flow(
         )
         terms = LagTerms(data, chosen_lags(lags, data), threads)
         by_step = terms.log2_state_gradients()
-        norms, alignment, leading = _by_lag(data, terms)
+        norms, alignment, leading = terms.backpropagated()
         h = len(data.start[0])
         total = terms.total(h)
         mantissa = total.mantissa
@@ -424,31 +419,6 @@ def _scaled_share(inner: Real, exponent: Any, square: float, total: Scaled) -> R
     shift = np.clip(exponent - total.exponent, -5000, 5000).astype(np.int32)
     share: Real = np.ldexp(np.divide(inner, square), shift)
     return share
-
-
-def _by_lag(data: Data, terms: LagTerms) -> tuple[Real, Real, NDArray[np.complex128]]:
-    """Return root mean squares of ``||(W_hh^T)^k e_t||``, their alignment, and the leading eigenvalues."""
-    top = data.d_o.exponent.max()
-    d_o = data.d_o.at(np.broadcast_to(top, data.d_o.exponent.shape))
-    # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
-    triangle = np.linalg.qr(d_o.reshape(-1, d_o.shape[2]), mode="r")
-    exponent = terms.P.exponent.max(axis=1)
-    rows = triangle @ terms.P.at(exponent[:, np.newaxis])
-    leading, basis = _leading(data.params.W_hh)
-    lengths = Scaled(rows, exponent).log2_norms()
-    within = Scaled(rows @ basis, exponent).log2_norms()
-    alignment = np.exp2(np.minimum(within - lengths, 0))
-    return lengths + top - np.log2(data.used) / 2, alignment, leading
-
-
-def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:
-    """Return the leading eigenvalues of W^T, and an orthonormal basis of what their eigenvectors span."""
-    values, vectors = np.linalg.eig(W.T)
-    sizes = np.abs(values)
-    chosen = sizes >= sizes.max() * (1 - _TIE)
-    span = np.concatenate([vectors[:, chosen].real, vectors[:, chosen].imag], axis=1)
-    left, singular, _ = np.linalg.svd(span, full_matrices=False)
-    return values[chosen].astype(np.complex128), left[:, singular > 1e-8 * singular[0]]
 
 
 def _positive(name: str, value: object) -> float:

@@ -40,6 +40,8 @@ DEFAULT_LAGS = 1000
 #: Scalars of the contributions of some lags, and of a block of correlations.
 _AT_ONCE = 2**18
 _CORRELATIONS = 2**21
+#: Eigenvalues whose moduli agree to this belong together.
+_TIE = 1e-9
 #: Lags whose contributions are summed under one exponent.
 _SUMMED = 64
 #: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
@@ -282,6 +284,21 @@ class LagTerms:
         logs = [window.hidden.log2_norms() for window in self.adjoint.windows()]
         return np.concatenate(logs)[::-1]
 
+    def backpropagated(self) -> tuple[Real, Real, NDArray[np.complex128]]:
+        """Return log2 root mean squares of ``||(W_hh^T)^k e_t||``, their alignment, the leading eigenvalues."""
+        d_o = self.data.d_o
+        top = d_o.exponent.max()
+        rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
+        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
+        triangle = np.linalg.qr(rows, mode="r")
+        exponent = self.P.exponent.max(axis=1)
+        vectors = triangle @ self.P.at(exponent[:, np.newaxis])
+        leading, basis = _leading(self.data.params.W_hh)
+        lengths = Scaled(vectors, exponent).log2_norms()
+        within = Scaled(vectors @ basis, exponent).log2_norms()
+        alignment = np.exp2(np.minimum(within - lengths, 0))
+        return lengths + top - np.log2(self.data.used) / 2, alignment, leading
+
     def _from_start(self, lags: slice) -> Scaled:
         """Return ``dL/do_{k+1} h_0^T``, summed over the batch, for lags k: (lags, q, h)."""
         some = Scaled(self.data.d_o.mantissa[lags], self.data.d_o.exponent[lags])
@@ -335,6 +352,16 @@ def side_by_side(gradients: Gradients) -> Real:
     assert gradients.W_hx is not None
     bias = [] if gradients.b_h is None else [gradients.b_h[:, np.newaxis]]
     return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
+
+
+def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:
+    """Return the leading eigenvalues of W^T, and an orthonormal basis of what their eigenvectors span."""
+    values, vectors = np.linalg.eig(W.T)
+    sizes = np.abs(values)
+    chosen = sizes >= sizes.max() * (1 - _TIE)
+    span = np.concatenate([vectors[:, chosen].real, vectors[:, chosen].imag], axis=1)
+    left, singular, _ = np.linalg.svd(span, full_matrices=False)
+    return values[chosen].astype(np.complex128), left[:, singular > 1e-8 * singular[0]]
 
 
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:

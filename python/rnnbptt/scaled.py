@@ -55,14 +55,19 @@ class Scaled(NamedTuple):
     def log2_norms(self) -> Real:
         """Return the base-2 logarithm of the Euclidean norm of every row; -inf for zero."""
         flat = self.mantissa.reshape(*self.exponent.shape, -1)
-        squares = np.vecdot(flat, flat)
-        exponent = self.exponent
+        squares, exponent = _squares(flat), self.exponent
         if not ((squares > 2.0**-900) & (squares < 2.0**900)).all():
             flat, exponent = normalised(flat, exponent)
-            squares = np.vecdot(flat, flat)
+            squares = _squares(flat)
         with np.errstate(divide="ignore"):
             logs: Real = np.log2(squares) / 2 + exponent
         return logs
+
+
+def _squares(rows: Real) -> Real:
+    # Not vecdot: for long rows the BLAS would start threads for every one.
+    squares: Real = np.einsum("...i,...i->...", rows, rows)
+    return squares
 
 
 def _all_zero(exponent: IntArray) -> bool:

@@ -253,6 +253,11 @@ def truncation_report(
     Sliding, Chunked, Randomized : the truncations themselves, for `loss_and_grad`.
     gradient_flow : what each lag adds.
 
+    Notes
+    -----
+    All sliding windows together cost about what `gradient_flow` does. Every length of the grid costs one
+    gradient with detached blocks, and `draws` more.
+
     Examples
     --------
     >>> import numpy as np, rnnbptt
@@ -337,7 +342,7 @@ def _norms(terms: LagTerms, columns: dict[str, slice], total: Scaled) -> tuple[d
     for first, sums in terms.sums_up_to():
         rows = Scaled(sums.mantissa.reshape(len(sums.exponent), -1), sums.exponent)
         normal = rows.mantissa / np.abs(rows.mantissa).max(axis=1, keepdims=True)
-        cosine[first : first + len(normal)] = (normal @ unit) / np.sqrt(np.vecdot(normal, normal))
+        cosine[first : first + len(normal)] = (normal @ unit) / np.sqrt(np.einsum("ki,ki->k", normal, normal))
     return tails, np.clip(cosine, -1, 1)
 
 
