@@ -1,11 +1,13 @@
 // _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product: results go to
 // arrays that Python has allocated; and _core.panel_product_rate, the machine's limit for benchmarks.
+#include <algorithm>
+
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/forward.hpp"
-#include "core/powers.hpp"
 #include "core/rate.hpp"
+#include "core/scaled_powers.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
@@ -62,20 +64,28 @@ void register_as(py::module_& module, const std::string& bits) {
              py::arg("W"), py::arg("powers"), py::arg("threads"));
 }
 
+// exponents: float64, which holds all of them, or int64 for callers that keep to what it holds.
 void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, const py::object& mantissas,
-                         const py::object& exponents, int threads) {
+                         const py::object& exponents, int threads, int bits) {
   const auto* matrix = input<double>(W, "W", h * h);
   const Index count = py::reinterpret_borrow<py::array>(ks).size();
   const auto* powers = input<std::int64_t>(ks, "ks", count);
   auto* to = output<double>(mantissas, "mantissas", count * h * h);
-  auto* scales = output<std::int64_t>(exponents, "exponents", count);
+  const bool wide = py::isinstance<py::array_t<double>>(exponents);
+  auto* scales = wide ? output<double>(exponents, "exponents", count) : nullptr;
+  auto* integers = wide ? nullptr : output<std::int64_t>(exponents, "exponents", count);
   BorrowedWorkspace borrowed;
   Workspace& workspace = borrowed.get();
   without_gil(threads, [&](Run& run) {
     workspace.reset();
     auto* copy = workspace.take<double>(h * h);
     std::copy(matrix, matrix + h * h, copy);
-    scaled_powers(run, workspace, h, copy, count, powers, to, scales);
+    if (!wide) scales = workspace.take<double>(count);
+    scaled_powers(run, workspace, h, copy, count, powers, bits, to, scales);
+    if (wide) return;
+    constexpr double most = 0x1p62;
+    for (Index i = 0; i < count; ++i)
+      integers[i] = static_cast<std::int64_t>(std::clamp(scales[i], -most, most));
   });
 }
 
@@ -110,7 +120,7 @@ void register_trajectories(py::module_& module) {
   register_as<float>(module, "32");
   register_as<double>(module, "64");
   module.def("scaled_powers", &bound_scaled_powers, py::arg("h"), py::arg("W"), py::arg("ks"),
-             py::arg("mantissas"), py::arg("exponents"), py::arg("threads"));
+             py::arg("mantissas"), py::arg("exponents"), py::arg("threads"), py::arg("bits") = 53);
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace rnnbptt {
 namespace {
@@ -154,68 +155,7 @@ bool well_conditioned(Index h, const std::vector<Sum>& squares) {
   return true;
 }
 
-// A matrix times a power of two.
-struct Scaled {
-  Sum mantissa;
-  std::int64_t exponent = 0;
-};
-
-// Takes out the power of two that leaves the largest entry in [1/2, 1). `high` and `low` are rescaled in
-// place.
-Scaled rescale(Index h, double* high, double* low, std::int64_t exponent) {
-  double largest = 0;
-  for (Index i = 0; i < h * h; ++i) largest = std::max(largest, std::abs(high[i]));
-  int shift = 0;
-  if (largest > 0 && std::isfinite(largest)) std::frexp(largest, &shift);
-  for (Index i = 0; i < h * h; ++i) {
-    high[i] = std::ldexp(high[i], -shift);
-    low[i] = std::ldexp(low[i], -shift);
-  }
-  return {{high, low}, largest > 0 ? exponent + shift : 0};
-}
-
-// C = A B; the memory for C is the caller's, two matrices.
-Scaled multiply_scaled(Run& run, Workspace& workspace, Index h, const Scaled& A, const Scaled& B, double* C) {
-  const Workspace::Mark mark = workspace.mark();
-  const Sum product = multiply_exact(run, workspace, h, A.mantissa, B.mantissa);
-  std::copy(product.high, product.high + h * h, C);
-  std::copy(product.low, product.low + h * h, C + h * h);
-  workspace.release_to(mark);
-  return rescale(h, C, C + h * h, A.exponent + B.exponent);
-}
-
 }  // namespace
-
-void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Index count,
-                   const std::int64_t* ks, double* mantissas, std::int64_t* exponents) {
-  const auto new_matrix = [&] {
-    auto* matrix = workspace.take<double>(2 * h * h);
-    std::fill(matrix, matrix + 2 * h * h, 0.0);
-    return matrix;
-  };
-  double* first = new_matrix();
-  std::copy(W, W + h * h, first);
-  std::vector<Scaled> squares{rescale(h, first, first + h * h, 0)};
-  double* identity = new_matrix();
-  for (Index i = 0; i < h; ++i) identity[i * h + i] = 1;
-  Scaled power = rescale(h, identity, identity + h * h, 0);
-  // The power grows in place, by turns in two buffers.
-  double* buffers[2] = {new_matrix(), new_matrix()};
-  std::int64_t k = 0;
-  for (Index i = 0; i < count; ++i) {
-    std::uint64_t left = static_cast<std::uint64_t>(ks[i] - k);
-    for (std::size_t level = 0; left > 0; ++level, left >>= 1) {
-      if (level == squares.size())
-        squares.push_back(multiply_scaled(run, workspace, h, squares.back(), squares.back(), new_matrix()));
-      if ((left & 1) == 0) continue;
-      double* to = buffers[power.mantissa.high == buffers[0] ? 1 : 0];
-      power = multiply_scaled(run, workspace, h, power, squares[level], to);
-    }
-    k = ks[i];
-    std::copy(power.mantissa.high, power.mantissa.high + h * h, mantissas + i * h * h);
-    exponents[i] = power.exponent;
-  }
-}
 
 Squares repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
   const std::vector<Sum> squares = squares_as_needed(run, workspace, h, W, levels, exact);

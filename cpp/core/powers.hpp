@@ -7,7 +7,6 @@
 // steps.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "core/products.hpp"
@@ -30,11 +29,5 @@ Squares repeated_squares(Run& run, Workspace& workspace, Index h, const double* 
 
 // W^n for n >= 1, or null where the squares on the way end early.
 const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);
-
-// W^k = mantissas[i] * 2^exponents[i] for the ascending k = ks[i] >= 0, right to the last bit or so however
-// large or small the power: after each product a power of two is taken out, which is exact. A zero power has
-// exponent 0. W is (h, h) and lies in a workspace, mantissas (count, h, h).
-void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Index count,
-                   const std::int64_t* ks, double* mantissas, std::int64_t* exponents);
 
 }  // namespace rnnbptt

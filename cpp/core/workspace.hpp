@@ -38,14 +38,14 @@ class Workspace {
     return reinterpret_cast<T*>(result);
   }
 
-  // What was taken since mark() is free again after release_to(), unless a block had to be added in between:
-  // then it stays until reset().
+  // What was taken since mark() is free again after release_to(). Where blocks had to be added in between,
+  // all but the last stay until reset().
   struct Mark {
     std::size_t blocks, used;
   };
   Mark mark() const { return {blocks_.size(), used_}; }
   void release_to(const Mark& mark) {
-    if (mark.blocks == blocks_.size()) used_ = mark.used;
+    used_ = mark.blocks == blocks_.size() ? mark.used : 0;  // all of a block added since was taken since
   }
 
   void reset() {

@@ -26,7 +26,8 @@ from .params import Gradients, Params, Trajectory
 from .powers import matrix_powers, power_norms
 from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
-from .spectrum import SpectralReport, spectral_report
+from .spectrum import spectral_report
+from .spectrum_report import SpectralReport
 from .tangents import jvp
 from .trajectories import forward, linear_scan, state_gradients
 from .truncation import Chunked, Randomized, Sliding

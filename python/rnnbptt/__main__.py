@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .demo import command as demo
+from .report import command as report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # A command is a module with NAME, SUMMARY, add_arguments(parser) and run(arguments) -> exit code. It imports
 # what an extra brings inside run, so that the others work without that extra.
-COMMANDS = (demo,)
+COMMANDS = (demo, report)
 
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 

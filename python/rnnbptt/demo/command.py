@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..output_files import FORMATS as FORMATS
+from ..output_files import unwritable as unwritable
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -17,7 +20,6 @@ NAME = "demo"
 SUMMARY = "train a linear RNN on three centuries of sunspots"
 
 REQUIRED = ("scipy", "matplotlib", "rich")
-FORMATS = (".png", ".pdf", ".svg")
 MAX_HIDDEN = 32
 
 
@@ -89,19 +91,3 @@ def _refusal(arguments: argparse.Namespace) -> str | None:
     if not 1 <= arguments.hidden <= MAX_HIDDEN:
         return f"--hidden must lie between 1 and {MAX_HIDDEN}, not {arguments.hidden}"
     return unwritable(arguments.output)
-
-
-def unwritable(path: Path) -> str | None:
-    """Say why no picture can be written to `path`; ``None`` if one can."""
-    if path.suffix.lower() not in FORMATS:
-        return f"--output must end in {', '.join(FORMATS)}, not {path.name!r}"
-    # Permissions, read-only file systems and missing directories: the only sure answer is to try.
-    existed = path.exists()
-    try:
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        return f"cannot write {path}: {error.strerror}"
-    return None
