@@ -1,0 +1,138 @@
+"""Levenberg and Marquardt's method on normal equations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from scipy.linalg import lapack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .experiments import Real
+
+FIRST_DAMPING = 1e-3
+#: Beyond this, steps are lost in the rounding of what they are added to.
+LAST_DAMPING = 1e16
+#: Steps over which the loss must have fallen by `tol`; single steps are often short on the way through a bend.
+PATIENCE = 10
+
+
+class LeastSquares(Protocol):
+    """A loss ``L(theta) = 1/2 ||r(theta)||^2``."""
+
+    def loss(self, theta: Real) -> float:
+        """Evaluate L."""
+
+    def normal_equations(self, theta: Real) -> tuple[Real, Real]:
+        """Evaluate ``J^T J`` and ``J^T r``, the gradient of L."""
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """Where an optimiser ended.
+
+    Parameters
+    ----------
+    theta : ndarray
+    loss : float
+        What was minimised, at `theta`.
+    n_iter : int
+        Steps taken or tried.
+    n_evaluations : int
+        Evaluations of the loss.
+    converged : bool
+        Whether it ended because there was nothing left to gain.
+    """
+
+    theta: Real
+    loss: float
+    n_iter: int
+    n_evaluations: int
+    converged: bool
+
+
+def minimise(
+    problem: LeastSquares,
+    theta: Real,
+    *,
+    max_iter: int,
+    tol: float,
+    stop: Callable[[Real], bool] | None = None,
+) -> Descent:
+    r"""Minimise a sum of squares by damped Gauss-Newton steps.
+
+    .. math::
+
+        (J^\top J + \mu D) \, p = -J^\top r, \qquad D = \max_{\text{so far}} \mathrm{diag}(J^\top J)
+
+    A step that lowers the loss is taken; how much of the promised decrease it brought decides on the damping
+    mu of the next. Any other is tried again with more damping.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+    theta : ndarray, shape (p,)
+        Where to start.
+    max_iter : int
+        Most steps tried; each evaluates the loss once.
+    tol : float
+        Ends when `PATIENCE` steps together lower the loss by less than this part of it.
+    stop : callable, optional
+        Told every new theta; ends the descent by returning True.
+
+    Returns
+    -------
+    Descent
+
+    Notes
+    -----
+    A linear RNN computes the same in every basis of its hidden state, so ``J`` lacks h^2 of full rank. The
+    damping makes up for that: it keeps the step orthogonal, in the metric of D, to what changes nothing.
+
+    References
+    ----------
+    J. J. Moré, "The Levenberg-Marquardt algorithm: implementation and theory", 1978 (the scaling D).
+    H. B. Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05 (the rule for mu).
+    """
+    loss = problem.loss(theta)
+    iteration = 0
+    if not math.isfinite(loss):
+        return Descent(theta, math.inf, 0, 1, False)
+    scale = np.zeros_like(theta)
+    damping, growth = FIRST_DAMPING, 2.0
+    losses = [loss]
+    hessian, gradient = problem.normal_equations(theta)
+    while iteration < max_iter:
+        diagonal = np.diag(hessian)
+        scale = np.maximum(scale, diagonal)
+        # What the loss does not depend on still needs a pivot.
+        ridge = damping * scale + 1e-15 * scale.max() + np.finfo(np.float64).tiny
+        damped = hessian.copy()
+        damped[np.diag_indices_from(damped)] += ridge
+        _, step, singular = lapack.dposv(damped, -gradient)
+        iteration += 1
+        tried = math.inf
+        if singular == 0:
+            tried = problem.loss(theta + step)
+        if tried < loss:  # never true of a loss that is not finite
+            promised = 0.5 * float(step @ (ridge * step - gradient))
+            gain = (loss - tried) / promised
+            damping *= max(1 / 3, 1 - (2 * gain - 1) ** 3)
+            growth = 2.0
+            theta, loss = theta + step, tried
+            losses.append(loss)
+            if stop is not None and stop(theta):
+                break
+            if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss <= tol * loss:
+                return Descent(theta, loss, iteration, iteration + 1, True)
+            hessian, gradient = problem.normal_equations(theta)
+        else:
+            damping *= growth
+            growth *= 2
+            if damping > LAST_DAMPING:
+                return Descent(theta, loss, iteration, iteration + 1, True)
+    return Descent(theta, loss, iteration, iteration + 1, False)
