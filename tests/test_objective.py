@@ -16,7 +16,7 @@ import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, assert_same, build
 from rnnbptt import Objective, Params
 from rnnbptt.reference.losses import LossName
-from tolerances import FINITE_DIFFERENCES, FORMS
+from tolerances import FINITE_DIFFERENCES, FORMS, relative_error
 
 
 def problem(**parts: Any) -> Case:
@@ -70,9 +70,64 @@ def test_flat_holds_zeros_for_what_wrt_leaves_out() -> None:
             np.testing.assert_allclose(part, getattr(whole, name), rtol=1e-12)
         else:
             assert not part.any()
-    objective = objective_of(case, like=case.params, wrt=("x", "h0", "W_qh"))
+    objective = objective_of(case, like=case.params, wrt=("x", "W_qh"))
     _, flat = objective.flat(case.params.ravel())
     assert flat.shape == (case.params.size,)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_flat_takes_the_initial_state_along_where_wrt_names_it(given: bool, batched: bool) -> None:
+    case = problem(h0=False)
+    h0 = np.random.default_rng(7).standard_normal((3, 6))
+    x, y = case.x, case.y
+    if not batched:
+        x, y, h0 = x[:, 0], y[:, 0], h0[0]
+    names = [name for name, _ in case.params.items()]
+    options: dict[str, Any] = {"wrt": [*names, "h0"], "like": case.params}
+    objective = Objective(x, y, h0=h0 if given else None, **options)
+    theta = objective.pack(case.params)
+    assert theta.shape == (case.params.size + h0.size,)
+    np.testing.assert_array_equal(theta[case.params.size :], h0.ravel() if given else 0)
+    theta = objective.pack(case.params, h0)
+    params, start = objective.unpack(theta)
+    np.testing.assert_array_equal(params.ravel(), case.params.ravel())
+    assert start is not None
+    np.testing.assert_array_equal(start, h0)
+    # Whatever h0 the objective was made with, that of the vector counts.
+    loss, gradients = Objective(x, y, h0=h0, wrt=[*names, "h0"])(case.params)
+    assert gradients.h0 is not None
+    expected = np.concatenate([gradients.ravel(), gradients.h0.ravel()])
+    value, flat = objective.flat(theta)
+    assert value == loss
+    assert flat.tobytes() == expected.tobytes()
+    for loss_of in (lambda o, y: (0.5 * float(np.sum((o - y) ** 2)), o - y),):
+        value, flat = Objective(x, y, loss=loss_of, **options).flat(theta)
+        scale = y.size / 2
+        assert value == pytest.approx(loss * scale, rel=1e-12)
+        np.testing.assert_allclose(flat, expected * scale, rtol=1e-10, atol=1e-12)
+    partial = Objective(x, y, wrt=("h0", "b_q"), like=case.params)
+    flat = partial.flat(theta)[1]
+    params, start = partial.unpack(flat)
+    assert start is not None
+    assert params.b_q is not None
+    assert gradients.b_q is not None
+    assert relative_error(start, gradients.h0) <= FORMS
+    assert relative_error(params.b_q, gradients.b_q) <= FORMS
+    assert np.count_nonzero(flat) == h0.size + 2
+    plain = Objective(x, y, like=case.params)
+    np.testing.assert_array_equal(plain.pack(case.params), case.params.ravel())
+    assert plain.unpack(case.params.ravel())[1] is None
+    with pytest.raises(ValueError, match="h0 must be None unless wrt names it"):
+        plain.pack(case.params, h0)
+    with pytest.raises(ValueError, match="h0 must have shape"):
+        objective.pack(case.params, h0[..., 1:])
+    with pytest.raises(ValueError, match="theta must have shape"):
+        objective.unpack(theta[1:])
+    with pytest.raises(ValueError, match="params must have shapes"):
+        objective.pack(Params.random(2, 6, 2, rng=0))
+    with pytest.raises(TypeError, match="params must be"):
+        objective.pack(theta)  # type: ignore[arg-type]  # that is the point
 
 
 def test_flat_takes_anything_like_a_vector() -> None:
@@ -225,14 +280,13 @@ def test_results_of_one_call_are_not_touched_by_the_next() -> None:
     objective = objective_of(case, wrt=case.wrt, like=case.params)
     _, first = objective(case.params)
     before = [a.copy() for _, a in first.items()]
+    theta = objective.pack(case.params)
     _, second = objective(Params.random(2, 6, 2, biases=True, direct=True, rng=9))
     for (name, a), b, (_, c) in zip(first.items(), before, second.items(), strict=True):
         assert a.tobytes() == b.tobytes(), name
         assert not np.shares_memory(a, c), name
         a[...] = np.nan
-    assert not np.shares_memory(
-        objective.flat(case.params.ravel())[1], objective.flat(case.params.ravel())[1]
-    )
+    assert not np.shares_memory(objective.flat(theta)[1], objective.flat(theta)[1])
     assert all(np.isfinite(a).all() for _, a in objective(case.params)[1].items())
 
 

@@ -1,12 +1,17 @@
 // _core.Problem32 and _core.Problem64: a data set that is kept, with the memory its gradients are computed
 // in.
+#include <pybind11/stl.h>
+
+#include <array>
 #include <mutex>
 #include <utility>
 
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
+#include "core/forward.hpp"
 #include "core/gradient.hpp"
+#include "core/sensitivities.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
@@ -56,36 +61,59 @@ class BoundProblem {
     return compute(params<Scalar>(weights, s), to, threads);
   }
 
-  // The same for one vector of all parameters; `optional` tells which of b_h, b_q and W_qx it holds. Returns
-  // None when theta is not a contiguous vector of the right type and size: Python then says what is wrong.
-  py::object flat(const py::object& theta, std::tuple<bool, bool, bool> optional, int threads) {
-    const Shape& s = problem_.shape;
-    const auto [b_h, b_q, W_qx] = optional;
-    const Index sizes[6] = {s.h * s.d,     s.h * s.h,     s.q * s.h,
-                            b_h ? s.h : 0, b_q ? s.q : 0, W_qx ? s.q * s.d : 0};
-    Index size = 0;
-    for (const Index part : sizes) size += part;
-    if (!is_array_of<Scalar>(theta, true)) return py::none();
-    const auto array = py::reinterpret_borrow<py::array>(theta);
-    if (array.ndim() != 1 || array.size() != size) return py::none();
-    py::array_t<Scalar> result(size);
-    const auto* at = static_cast<const Scalar*>(array.data());
+  // Which of b_h, b_q and W_qx a vector of all parameters holds, and whether h0 follows.
+  using Terms = std::tuple<bool, bool, bool, bool>;
+
+  // The same for one vector of all parameters. Returns None when theta is not a contiguous vector of the
+  // right type and size: Python then says what is wrong.
+  py::object flat(const py::object& theta, const Terms& terms, int threads) {
+    const Parts parts = parts_of(terms);
+    const auto* at = vector(theta, parts);
+    if (at == nullptr) return py::none();
+    py::array_t<Scalar> result(parts.size);
     Scalar* to = result.mutable_data();
-    Params<const Scalar> weights;
     Gradients<Scalar> gradients;
-    const Scalar** inputs[6] = {&weights.W_hx, &weights.W_hh, &weights.W_qh,
-                                &weights.b_h,  &weights.b_q,  &weights.W_qx};
-    Scalar** outputs[6] = {&gradients.params.W_hx, &gradients.params.W_hh, &gradients.params.W_qh,
-                           &gradients.params.b_h,  &gradients.params.b_q,  &gradients.params.W_qx};
-    for (int i = 0; i < 6; ++i) {
-      if (sizes[i] == 0) continue;
-      *inputs[i] = at;
-      *outputs[i] = to;
-      at += sizes[i];
-      to += sizes[i];
+    gradients.params = params_at(to, parts);
+    double loss;
+    if (parts.at[6] < 0) {
+      loss = compute(params_at(at, parts), gradients, threads);
+    } else {
+      Problem<Scalar> moved = problem_;
+      moved.h0 = at + parts.at[6];
+      gradients.h0 = to + parts.at[6];
+      loss = compute(params_at(at, parts), gradients, threads, moved);
     }
-    const double loss = compute(weights, gradients, threads);
     return py::make_tuple(loss, std::move(result));
+  }
+
+  // Of a vector of all parameters as for flat(): r where the loss is 1/2 sum r^2, (T, B, q); the derivative
+  // of r, (T, B, q * total); and its Gauss-Newton matrix, (total, total). `first` says where the columns of
+  // the six parameters and of h0 begin, below zero for what is not differentiated by; all others are zero.
+  // Where the problem gives no loss, r stands for the outputs.
+  void residuals(const py::object& theta, const Terms& terms, const py::object& r, int threads) const {
+    const Shape& s = problem_.shape;
+    const auto to = output_sequence<Scalar>(r, "r", s.T, s.B, s.q);
+    linearize(theta, terms, threads,
+              [&](Run&, Workspace&, const Point& at) { rnnbptt::residuals<Scalar>(at.problem, at.o, to); });
+  }
+
+  void jacobian(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first, Index total,
+                const py::object& J, int threads) const {
+    const Shape& s = problem_.shape;
+    const Columns columns = columns_at(first, total);
+    const auto to = output_sequence<Scalar>(J, "J", s.T, s.B, s.q * total);
+    linearize(theta, terms, threads, [&](Run& run, Workspace& workspace, const Point& at) {
+      rnnbptt::jacobian<Scalar>(run, workspace, at.weights, at.problem, columns, at.hidden, at.o, to);
+    });
+  }
+
+  void gauss_newton(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first,
+                    Index total, const py::object& matrix, int threads) const {
+    const Columns columns = columns_at(first, total);
+    auto* to = output<Scalar>(matrix, "matrix", total * total);
+    linearize(theta, terms, threads, [&](Run& run, Workspace& workspace, const Point& at) {
+      rnnbptt::gauss_newton<Scalar>(run, workspace, at.weights, at.problem, columns, at.hidden, at.o, to);
+    });
   }
 
   // What the last gradient was computed with.
@@ -102,7 +130,83 @@ class BoundProblem {
   }
 
  private:
+  // Where the six parameters and h0 begin in a vector of all, below zero where it does not hold them.
+  struct Parts {
+    Index at[7];
+    Index size = 0;
+  };
+
+  Parts parts_of(const Terms& terms) const {
+    const Shape& s = problem_.shape;
+    const auto [b_h, b_q, W_qx, h0] = terms;
+    const Index sizes[7] = {s.h * s.d,         s.h * s.h,     s.q * s.h,
+                            b_h ? s.h : 0,     b_q ? s.q : 0, W_qx ? s.q * s.d : 0,
+                            h0 ? s.B * s.h : 0};
+    Parts parts;
+    for (int i = 0; i < 7; ++i) {
+      parts.at[i] = sizes[i] > 0 ? parts.size : -1;
+      parts.size += sizes[i];
+    }
+    return parts;
+  }
+
+  // Null when theta is no such vector.
+  const Scalar* vector(const py::object& theta, const Parts& parts) const {
+    if (!is_array_of<Scalar>(theta, true)) return nullptr;
+    const auto& array = *reinterpret_cast<const py::array*>(&theta);
+    if (array.ndim() != 1 || array.size() != parts.size) return nullptr;
+    return static_cast<const Scalar*>(array.data());
+  }
+
+  template <typename Pointee>
+  static Params<Pointee> params_at(Pointee* base, const Parts& parts) {
+    const auto part = [&](int i) { return parts.at[i] < 0 ? nullptr : base + parts.at[i]; };
+    return {part(0), part(1), part(2), part(3), part(4), part(5)};
+  }
+
+  Columns columns_at(const std::array<Index, 7>& first, Index total) const {
+    const Shape& s = problem_.shape;
+    const Index sizes[7] = {s.h * s.d, s.h * s.h, s.q * s.h, s.h, s.q, s.q * s.d, s.B * s.h};
+    for (std::size_t i = 0; i < 7; ++i)
+      if (first[i] >= 0 && first[i] + sizes[i] > total) misfit("columns");
+    return {first[0], first[1], first[2], first[3], first[4], first[5], first[6], s.h, total};
+  }
+
+  // A point to linearize at: parameters, the problem with the point's own initial state, and the trajectory.
+  struct Point {
+    Params<const Scalar> weights;
+    Problem<Scalar> problem;
+    SequenceView<const Scalar> hidden, o;
+  };
+
+  // Calls work(run, workspace, point) without the GIL.
+  template <typename Work>
+  void linearize(const py::object& theta, const Terms& terms, int threads, const Work& work) const {
+    const Parts parts = parts_of(terms);
+    const auto* base = vector(theta, parts);
+    if (base == nullptr) misfit("theta");
+    Point at{params_at(base, parts), problem_, {}, {}};
+    if (parts.at[6] >= 0) at.problem.h0 = base + parts.at[6];
+    BorrowedWorkspace kept, spare;
+    Workspace &trajectory = kept.get(), &workspace = spare.get();
+    without_gil(threads, [&](Run& run) {
+      const Shape& s = problem_.shape;
+      trajectory.reset();
+      const SequenceView<Scalar> hidden{trajectory.take<Scalar>(s.T * s.B * s.h), s.B * s.h, s.h};
+      const SequenceView<Scalar> o{trajectory.take<Scalar>(s.T * s.B * s.q), s.B * s.q, s.q};
+      forward<Scalar>(run, workspace, s, at.weights, at.problem.x, at.problem.h0, hidden, o);
+      at.hidden = {hidden.data, hidden.step, hidden.sequence};
+      at.o = {o.data, o.step, o.sequence};
+      work(run, workspace, at);
+    });
+  }
+
   double compute(const Params<const Scalar>& weights, const Gradients<Scalar>& to, int threads) {
+    return compute(weights, to, threads, problem_);
+  }
+
+  double compute(const Params<const Scalar>& weights, const Gradients<Scalar>& to, int threads,
+                 const Problem<Scalar>& problem) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
     BorrowedWorkspace spare;
@@ -110,7 +214,7 @@ class BoundProblem {
     double loss = 0;
     Taken taken;
     without_gil(threads, [&](Run& run) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem_, to, schedule_, &taken);
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, &taken);
     });
     if (lock.owns_lock()) taken_ = taken;
     return loss;
@@ -136,7 +240,13 @@ void register_as(py::module_& module, const char* name) {
            py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
            py::arg("input_gradient"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
-      .def("flat", &Bound::flat, py::arg("theta"), py::arg("optional"), py::arg("threads"))
+      .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
+      .def("residuals", &Bound::residuals, py::arg("theta"), py::arg("terms"), py::arg("r"),
+           py::arg("threads"))
+      .def("jacobian", &Bound::jacobian, py::arg("theta"), py::arg("terms"), py::arg("first"),
+           py::arg("total"), py::arg("J"), py::arg("threads"))
+      .def("gauss_newton", &Bound::gauss_newton, py::arg("theta"), py::arg("terms"), py::arg("first"),
+           py::arg("total"), py::arg("matrix"), py::arg("threads"))
       .def("taken", &Bound::taken);
 }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -83,6 +84,14 @@ class Dataset:
         """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
         return params._kind == self.kind
 
+    def starting_at(self, h0: FloatArray | None) -> Self:
+        """Return the same data with another initial state, as the caller lays it out; None leaves it."""
+        if h0 is None:
+            return self
+        other = copy.copy(self)
+        other.start = _validate.initial_state(h0, self.dtype, self.batch, self.shape[1], self.batched)
+        return other
+
     def targets(self, loss: str, y: ArrayLike) -> NDArray[Any]:
         """Return the targets of a built-in loss as the extension reads them."""
         if loss == "cross_entropy":
@@ -96,7 +105,7 @@ class Dataset:
         shape = (self.steps, self.batch, self.shape[2])
         return _validate.like_sequence(name, value, self.dtype, shape, self.batched, self.batch_first)
 
-    def pose(self, loss: str, targets: NDArray[Any], **schedule: int) -> _core.Problem:
+    def pose(self, loss: str, targets: NDArray[Any] | None, **schedule: int) -> _core.Problem:
         """Hand the data over to the extension; `schedule` prescribes what it would choose by itself."""
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from . import _validate
+from .curvature import Curvature, Layout
 from .dataset import Dataset, checked
 from .params import Params
 from .trajectories import outputs
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 LOSSES = ("mse", "squared_error", "cross_entropy")
 
 
-class Objective:
+class Objective(Curvature):
     r"""Loss and gradients of one data set, with data checked once and memory kept between calls.
 
     .. math::
@@ -57,6 +56,7 @@ class Objective:
         Whether batched arrays are laid out (B, T, ...).
     wrt : collection of str, optional
         Gradients to compute: every parameter that is present when absent; may name ``"h0"`` and ``"x"``.
+        Naming ``"h0"`` makes the initial state a part of ``theta`` for `flat` and its like (see `pack`).
     num_threads : int, optional
         Threads to use; `get_num_threads` when absent. No bit of the result depends on it.
     memory_limit : int, optional
@@ -122,13 +122,14 @@ class Objective:
         # Set and read as one, so that threads with parameters of different kinds do not mix them up.
         self._bound: tuple[Dataset, _core.Problem | None] | None = None
         self._like = like
-        self._flat: tuple[_core.Problem, tuple[bool, bool, bool]] | None = None
+        self._flat: tuple[_core.Problem, _core._Terms] | None = None
+        self._layout: Layout | None = None
         if like is not None:
             dataset, problem = self._bind(checked(like))
-            terms = dataset.terms
-            if problem is not None and dataset.wrt == frozenset(terms):
+            self._layout = Layout(like, dataset)
+            if problem is not None and not self._layout.holes:
                 # The extension serves flat() alone.
-                self._flat = (problem, ("b_h" in terms, "b_q" in terms, "W_qx" in terms))
+                self._flat = (problem, self._layout.terms)
 
     def __call__(self, params: Params) -> tuple[float, Gradients]:
         """Evaluate the loss and its gradients.
@@ -147,24 +148,22 @@ class Objective:
         dataset, problem = self._bind(params)
         if problem is not None:
             return dataset.gradients(problem, params, self._threads)
-        o = outputs(params, dataset, self._threads)
-        L, d_o = self._callers_loss(o)
-        problem = dataset.pose("given", dataset.outputs_like("d_o", d_o))
-        return L, dataset.gradients(problem, params, self._threads)[1]
+        return self._with_callers_loss(params, None, dataset)
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
         """Evaluate the loss and its gradient at a vector, as ``scipy.optimize.minimize(jac=True)`` asks.
 
         Parameters
         ----------
-        theta : array_like, shape (like.size,)
-            Parameters in the order of `Params.ravel`.
+        theta : array_like, shape (like.size,) or (like.size + h0.size,)
+            Parameters in the order of `Params.ravel`; if `wrt` names ``"h0"``, the initial state after them
+            (see `pack`).
 
         Returns
         -------
         loss : float
             L.
-        gradient : ndarray, shape (like.size,)
+        gradient : ndarray, shape of `theta`
             A new array in the same order, with zeros for parameters that `wrt` leaves out.
         """
         if self._flat is not None:
@@ -172,15 +171,15 @@ class Objective:
             result = problem.flat(theta, terms, self._threads)
             if result is not None:
                 return result
-        like = self._like
-        if like is None:
-            raise ValueError("like must be given to Objective(...), or flat(theta) knows no shapes")
-        loss, gradients = self(like.unravel(theta))
-        parts = [
-            np.zeros(array.size, array.dtype) if (g := getattr(gradients, name)) is None else g.ravel()
-            for name, array in like.items()
-        ]
-        return loss, np.concatenate(parts)
+        layout, vector, dataset, problem = self._at(theta)
+        if problem is None:
+            loss, gradients = self._with_callers_loss(*layout.unpack(vector), dataset)
+            return loss, layout.join(gradients)
+        result = problem.flat(vector, layout.terms, self._threads)
+        assert result is not None
+        for hole in layout.holes:
+            result[1][hole] = 0
+        return result
 
     def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:
         """Return the data checked against parameters of this kind, and what the extension made of them."""
@@ -193,12 +192,16 @@ class Objective:
             bound = self._bound = (dataset, problem)
         return bound
 
-    def _callers_loss(self, o: FloatArray) -> tuple[float, ArrayLike]:
+    def _with_callers_loss(
+        self, params: Params, h0: FloatArray | None, dataset: Dataset
+    ) -> tuple[float, Gradients]:
         assert callable(self._loss)
-        answer = self._loss(o, self._y)
+        dataset = dataset.starting_at(h0)
+        answer = self._loss(outputs(params, dataset, self._threads), self._y)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
-        return float(answer[0]), answer[1]
+        problem = dataset.pose("given", dataset.outputs_like("d_o", answer[1]))
+        return float(answer[0]), dataset.gradients(problem, params, self._threads)[1]
 
 
 def loss_and_grad(

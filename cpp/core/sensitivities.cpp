@@ -1,0 +1,370 @@
+#include "core/sensitivities.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "core/products.hpp"
+
+namespace rnnbptt {
+namespace {
+
+// Columns of S that one task carries through time: few enough to stay in the second cache for any h.
+constexpr Index block_columns = 96;
+
+// M_t of one step: M(k, l) = root[k] ((k == l) - p[l]), with p = 0 for all but the cross entropy. There, with
+// p = softmax(o),  d2l/do2 = diag(p) - p p^T = sum_k p_k (e_k - p) (e_k - p)^T = M^T M.
+template <typename Scalar>
+class Factor {
+ public:
+  Factor(const Problem<Scalar>& problem, Scalar* memory)
+      : problem_(problem), root_(memory), p_(memory + problem.shape.q) {
+    std::fill(p_, p_ + problem.shape.q, Scalar{0});
+  }
+
+  static Index size(Index q) { return 2 * q; }
+
+  // Returns whether the step counts at all.
+  bool set(Index t, Index b, const Scalar* o) {
+    const Index q = problem_.shape.q;
+    if (t >= problem_.length(b)) return false;
+    const double w = problem_.weights ? static_cast<double>(*problem_.weights.at(t, b)) : 1.0;
+    if (w == 0) return false;
+    if (problem_.loss == Loss::given) {
+      std::fill(root_, root_ + q, Scalar{1});
+      return true;
+    }
+    const double share = w / problem_.weight_sum;
+    if (problem_.loss != Loss::cross_entropy) {
+      const double twice = problem_.loss == Loss::mse ? 2.0 / static_cast<double>(q) : 1.0;
+      std::fill(root_, root_ + q, static_cast<Scalar>(std::sqrt(share * twice)));
+      return true;
+    }
+    const auto largest = static_cast<double>(*std::max_element(o, o + q));
+    double sum = 0;
+    for (Index k = 0; k < q; ++k) sum += std::exp(static_cast<double>(o[k]) - largest);
+    for (Index k = 0; k < q; ++k) {
+      const double p = std::exp(static_cast<double>(o[k]) - largest) / sum;
+      p_[k] = static_cast<Scalar>(p);
+      root_[k] = static_cast<Scalar>(std::sqrt(share * p));
+    }
+    return true;
+  }
+
+  bool diagonal() const { return problem_.loss != Loss::cross_entropy; }
+  Scalar operator()(Index k, Index l) const { return root_[k] * ((k == l ? Scalar{1} : Scalar{0}) - p_[l]); }
+
+  // to = M W, both (q, n).
+  void apply(const Scalar* W, Index n, Scalar* to) const {
+    const Index q = problem_.shape.q;
+    for (Index i = 0; i < n; ++i) {
+      Scalar mean = 0;
+      if (!diagonal())
+        for (Index k = 0; k < q; ++k) mean += p_[k] * W[k * n + i];
+      for (Index k = 0; k < q; ++k) to[k * n + i] = root_[k] * (W[k * n + i] - mean);
+    }
+  }
+
+ private:
+  const Problem<Scalar>& problem_;
+  Scalar *root_, *p_;
+};
+
+// S_t = dh_t / d(state parameters), (h, columns): with A = [W_hx W_hh b_h], z_t = [x_t; h_{t-1}; 1],
+//
+//     S_t = W_hh S_{t-1} + (e_m z_t[n] in the column of A[m, n]),      S_0 = I in the columns of h0,
+//     J_t = W_qh S_t,                                                   and J_t = z in those of W_qh, b_q,
+//     W_qx.
+//
+// Columns do not know of one another: blocks of them run through time as tasks of their own.
+template <typename Scalar>
+class Sensitivities {
+ public:
+  Sensitivities(Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
+                const Columns& columns, SequenceView<const Scalar> hidden, SequenceView<const Scalar> o)
+      : params_(params), problem_(problem), columns_(columns), hidden_(hidden), o_(o) {
+    const Index d = problem.shape.d, h = problem.shape.h, q = problem.shape.q;
+    Index wanted = 0;
+    for (const auto& [at, count] : {std::pair{columns.W_hx, h * d}, std::pair{columns.W_hh, h * h},
+                                    std::pair{columns.b_h, h}, std::pair{columns.h0, h}})
+      if (at >= 0) wanted += count;
+    blocks_.resize(static_cast<std::size_t>((wanted + block_columns - 1) / block_columns));
+    Index used = 0;  // columns of S handed out so far
+    for (Index m = 0; m < h; ++m) enter(used, columns.W_hx, m, d, Source::input);
+    for (Index m = 0; m < h; ++m) enter(used, columns.W_hh, m, h, Source::state);
+    for (Index m = 0; m < h; ++m) enter(used, columns.b_h, m, 1, Source::one);
+    for (Index m = 0; m < h; ++m) enter(used, columns.h0, m, 1, Source::start);
+    find_rest();
+
+    const auto blocks = static_cast<Index>(blocks_.size());
+    slots_ = std::clamp<Index>(256 / std::max<Index>(blocks, 1), 1, problem.shape.B);
+    states_ = workspace.template take<Scalar>(slots_ * blocks * 2 * h * block_columns);
+    const Index tasks = slots_ * (blocks + 1);
+    scratch_size_ = (Factor<Scalar>::size(q) + q * h + 63) / 64 * 64;  // tasks share no line of the cache
+    scratch_ = workspace.template take<Scalar>(tasks * scratch_size_);
+    zero_ = workspace.template take<Scalar>(h);
+    std::fill(zero_, zero_ + h, Scalar{0});
+  }
+
+  // Sequences that may run side by side.
+  Index slots() const { return slots_; }
+
+  // M_t J_t for steps [t0, t1) of sequences [b0, b0 + count), count <= slots(). Steps come in order.
+  void advance(Run& run, Index b0, Index count, Index t0, Index t1, SequenceView<Scalar> J, Index row) {
+    const auto& s = problem_.shape;
+    const auto tasks = static_cast<Index>(blocks_.size()) + 1;
+    const double work = static_cast<double>(block_columns * (s.h + s.q)) * static_cast<double>(s.h);
+    parallel(run, count * tasks, work * static_cast<double>(t1 - t0), [&](Index task, int worker) {
+      const Index slot = task / tasks, block = task % tasks;
+      Scalar* memory = scratch_ + task * scratch_size_;
+      Factor<Scalar> factor(problem_, memory);
+      Scalar* A = memory + Factor<Scalar>::size(s.q);
+      for (Index t = t0; t < t1; ++t) {
+        run.checkpoint(worker, work);
+        const Index b = b0 + slot;
+        const bool counts = factor.set(t, b, o_.at(t, b));
+        if (block == tasks - 1)
+          outputs(factor, counts, t, b, J.at(t, b), row);
+        else
+          states(factor, counts, t, b, slot, block, A, J.at(t, b), row);
+      }
+    });
+  }
+
+ private:
+  enum class Source { input, state, one, start };
+  // z[from, from + count) enters row `row` of S in columns [column, column + count) of the block.
+  struct Entry {
+    Source source;
+    Index row, column, from, count;
+  };
+  // Columns [column, column + count) of the block are those from `to` on in J.
+  struct Target {
+    Index column, count, to;
+    bool start;
+  };
+  struct Block {
+    Index columns = 0;
+    std::vector<Entry> entries;
+    std::vector<Target> targets;
+  };
+
+  // Hands out the columns of row m of a parameter with n columns.
+  void enter(Index& used, Index first, Index m, Index n, Source source) {
+    if (first < 0) return;
+    for (Index from = 0; from < n;) {
+      Block& block = blocks_[static_cast<std::size_t>(used / block_columns)];
+      const Index column = used % block_columns, count = std::min(n - from, block_columns - column);
+      const Index to = first + m * n + from;
+      block.entries.push_back({source, m, column, from, count});
+      const bool start = source == Source::start;
+      const bool joins = !block.targets.empty() && block.targets.back().start == start &&
+                         block.targets.back().to + block.targets.back().count == to;
+      if (joins)
+        block.targets.back().count += count;
+      else
+        block.targets.push_back({column, count, to, start});
+      block.columns += count;
+      used += count;
+      from += count;
+    }
+  }
+
+  // What the state does not reach: columns that are filled by outputs().
+  void find_rest() {
+    std::vector<std::pair<Index, Index>> taken;
+    for (const Block& block : blocks_)
+      for (const Target& target : block.targets)
+        if (!target.start) taken.push_back({target.to, target.to + target.count});
+    taken.push_back({columns_.total, columns_.total});
+    std::sort(taken.begin(), taken.end());
+    Index at = 0;
+    for (const auto& [from, to] : taken) {
+      if (from > at) rest_.push_back({at, from});
+      at = to;
+    }
+  }
+
+  void states(const Factor<Scalar>& factor, bool counts, Index t, Index b, Index slot, Index number,
+              Scalar* A, Scalar* J, Index row) {
+    const Index h = problem_.shape.h, q = problem_.shape.q;
+    const Block& block = blocks_[static_cast<std::size_t>(number)];
+    const Index size = h * block_columns;
+    Scalar* memory = states_ + (slot * static_cast<Index>(blocks_.size()) + number) * 2 * size;
+    Scalar* before = memory + (t % 2) * size;
+    Scalar* S = memory + ((t + 1) % 2) * size;
+    if (t == 0) {
+      std::fill(memory, memory + 2 * size, Scalar{0});
+      for (const Entry& e : block.entries)
+        if (e.source == Source::start) before[e.row * block_columns + e.column] = 1;
+    }
+    if (t < problem_.length(b)) {
+      product(h, params_.W_hh, before, block.columns, S, block_columns);
+      const Scalar* x = problem_.x.at(t, b);
+      const Scalar* state = t > 0 ? hidden_.at(t - 1, b) : problem_.h0 ? problem_.h0 + b * h : zero_;
+      for (const Entry& e : block.entries) {
+        if (e.source == Source::start) continue;
+        Scalar* to = S + e.row * block_columns + e.column;
+        if (e.source == Source::one) {
+          *to += 1;
+          continue;
+        }
+        const Scalar* z = (e.source == Source::input ? x : state) + e.from;
+        for (Index n = 0; n < e.count; ++n) to[n] += z[n];
+      }
+    }
+    if (counts) factor.apply(params_.W_qh, h, A);
+    for (const Target& target : block.targets) {
+      Scalar* to = J + target.to + (target.start ? b * columns_.h0_stride : 0);
+      if (counts)
+        product(q, A, S + target.column, target.count, to, row);
+      else
+        for (Index k = 0; k < q; ++k) std::fill(to + k * row, to + k * row + target.count, Scalar{0});
+    }
+  }
+
+  // C = A S: A is (rows, h), S lies in a block.
+  void product(Index rows, const Scalar* A, const Scalar* S, Index columns, Scalar* C, Index c_row) const {
+    const auto& kernel = kernels::table().of<Scalar>();
+    kernels::Product<Scalar> p;
+    p.rows = rows;
+    p.depth = problem_.shape.h;
+    p.columns = columns;
+    p.a = {A, problem_.shape.h, nullptr};
+    p.b = S;
+    p.b_depth = block_columns;
+    p.b_panel = kernel.panel_columns;
+    p.c = {C, c_row, nullptr};
+    kernel.product(p);
+  }
+
+  // All other columns: o_t = W_qh h_t + W_qx x_t + b_q is linear in its own weights. The columns of h0 are
+  // zero here; those of the sequence itself belong to states().
+  void outputs(const Factor<Scalar>& factor, bool counts, Index t, Index b, Scalar* J, Index row) const {
+    const Index d = problem_.shape.d, h = problem_.shape.h, q = problem_.shape.q;
+    const Index own = columns_.h0 < 0 ? columns_.total : columns_.h0 + b * columns_.h0_stride;
+    for (Index k = 0; k < q; ++k, J += row) {
+      for (const auto& [from, to] : rest_) {
+        std::fill(J + from, J + std::clamp(own, from, to), Scalar{0});
+        std::fill(J + std::clamp(own + h, from, to), J + to, Scalar{0});
+      }
+      if (!counts) continue;
+      for (Index l = factor.diagonal() ? k : 0; l < (factor.diagonal() ? k + 1 : q); ++l) {
+        const Scalar m = factor(k, l);
+        const auto place = [&](Index first, const Scalar* z, Index n) {
+          if (first >= 0)
+            for (Index i = 0; i < n; ++i) J[first + l * n + i] = m * z[i];
+        };
+        const Scalar one = 1;
+        place(columns_.W_qh, hidden_.at(t, b), h);
+        place(columns_.b_q, &one, 1);
+        place(columns_.W_qx, problem_.x.at(t, b), d);
+      }
+    }
+  }
+
+  const Params<const Scalar>& params_;
+  const Problem<Scalar>& problem_;
+  const Columns& columns_;
+  SequenceView<const Scalar> hidden_, o_;
+  std::vector<Block> blocks_;
+  std::vector<std::pair<Index, Index>> rest_;
+  Index slots_ = 0, scratch_size_ = 0;
+  Scalar *states_ = nullptr, *scratch_ = nullptr, *zero_ = nullptr;
+};
+
+}  // namespace
+
+template <typename Scalar>
+void residuals(const Problem<Scalar>& problem, SequenceView<const Scalar> o, SequenceView<Scalar> r) {
+  const auto& s = problem.shape;
+  std::vector<Scalar> memory(static_cast<std::size_t>(Factor<Scalar>::size(s.q)));
+  Factor<Scalar> factor(problem, memory.data());
+  for (Index t = 0; t < s.T; ++t)
+    for (Index b = 0; b < s.B; ++b) {
+      const bool counts = factor.set(t, b, o.at(t, b));
+      for (Index k = 0; k < s.q; ++k)
+        r.at(t, b)[k] = counts ? factor(k, k) * (o.at(t, b)[k] - problem.y.at(t, b)[k]) : Scalar{0};
+    }
+}
+
+template <typename Scalar>
+void jacobian(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+              const Problem<Scalar>& problem, const Columns& columns, SequenceView<const Scalar> hidden,
+              SequenceView<const Scalar> o, SequenceView<Scalar> J) {
+  workspace.reset();
+  Sensitivities<Scalar> sensitivities(workspace, params, problem, columns, hidden, o);
+  const Index B = problem.shape.B, slots = sensitivities.slots();
+  for (Index b = 0; b < B; b += slots)
+    sensitivities.advance(run, b, std::min(slots, B - b), 0, problem.shape.T, J, columns.total);
+}
+
+template <typename Scalar>
+void gauss_newton(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                  const Problem<Scalar>& problem, const Columns& columns, SequenceView<const Scalar> hidden,
+                  SequenceView<const Scalar> o, Scalar* matrix) {
+  workspace.reset();
+  const Index T = problem.shape.T, B = problem.shape.B, h = problem.shape.h, q = problem.shape.q;
+  const Index size = columns.total;
+  // A row of the window has the columns of its own sequence's h0 only.
+  Columns local = columns;
+  const Index shared = columns.h0 < 0 ? size : columns.h0;
+  local.h0_stride = 0;
+  local.total = columns.h0 < 0 ? size : shared + h;
+  Sensitivities<Scalar> sensitivities(workspace, params, problem, local, hidden, o);
+
+  // A window of some megabyte, whole sequences if they are short.
+  constexpr Index window_scalars = Index{1} << 17;
+  const Index rows = std::max<Index>(window_scalars / local.total, 128);
+  const Index steps = std::clamp<Index>(rows / q, 1, T);
+  const Index group = steps < T ? 1 : std::clamp<Index>(rows / (q * T), 1, sensitivities.slots());
+  const Index step = q * local.total, sequence = steps * step;
+  auto* window = workspace.take<Scalar>(group * sequence);
+
+  std::fill(matrix, matrix + size * size, Scalar{0});
+  constexpr Index stripe = 64;  // rows of the matrix that one task sums up, right of the diagonal
+  for (Index b = 0; b < B; b += group) {
+    const Index count = std::min(group, B - b);
+    for (Index t = 0; t < T; t += steps) {
+      const Index taken = std::min(steps, T - t);
+      sensitivities.advance(run, b, count, t, t + taken, {window - t * step - b * sequence, step, sequence},
+                            local.total);
+      const Index summed = ((count - 1) * steps + taken) * q;
+      const double work =
+          static_cast<double>(std::min(stripe, size) * summed) * static_cast<double>(size) / 2;
+      parallel(run, (shared + stripe - 1) / stripe, work, [&](Index task, int worker) {
+        run.checkpoint(worker, work);
+        const Index first = task * stripe, m = std::min(stripe, shared - first);
+        add_outer<Scalar>(summed, window + first, local.total, m, window + first, local.total, shared - first,
+                          matrix + first * (size + 1), size);
+        if (columns.h0 < 0) return;
+        for (Index i = 0; i < count; ++i)
+          add_outer<Scalar>(taken * q, window + i * sequence + first, local.total, m,
+                            window + i * sequence + shared, local.total, h,
+                            matrix + first * size + shared + (b + i) * h, size);
+      });
+      for (Index i = 0; columns.h0 >= 0 && i < count; ++i) {
+        const Scalar* own = window + i * sequence + shared;
+        add_outer<Scalar>(taken * q, own, local.total, h, own, local.total, h,
+                          matrix + (shared + (b + i) * h) * (size + 1), size);
+      }
+    }
+  }
+  for (Index i = 0; i < size; ++i)
+    for (Index j = i + 1; j < size; ++j) matrix[j * size + i] = matrix[i * size + j];
+}
+
+#define RNNBPTT_INSTANTIATE(Scalar)                                                                  \
+  template void residuals(const Problem<Scalar>&, SequenceView<const Scalar>, SequenceView<Scalar>); \
+  template void jacobian(Run&, Workspace&, const Params<const Scalar>&, const Problem<Scalar>&,      \
+                         const Columns&, SequenceView<const Scalar>, SequenceView<const Scalar>,     \
+                         SequenceView<Scalar>);                                                      \
+  template void gauss_newton(Run&, Workspace&, const Params<const Scalar>&, const Problem<Scalar>&,  \
+                             const Columns&, SequenceView<const Scalar>, SequenceView<const Scalar>, \
+                             Scalar*);
+RNNBPTT_INSTANTIATE(float)
+RNNBPTT_INSTANTIATE(double)
+#undef RNNBPTT_INSTANTIATE
+
+}  // namespace rnnbptt
