@@ -150,7 +150,7 @@ def _lbfgs(
         jac=True,
         method="L-BFGS-B",
         callback=callback,
-        # Levenberg and Marquardt's method counts the gain of ten steps, L-BFGS that of one.
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter + 10, "ftol": tol / 10, "gtol": 1e-12, "maxcor": 20},
+        # Judged by one step, which of L-BFGS is often a short one.
+        options={"maxiter": max_iter, "maxfun": 2 * max_iter + 10, "ftol": tol / 1000, "gtol": 1e-12, "maxcor": 20},
     )
     return Descent(result.x, float(result.fun), int(result.nit), int(result.nfev), result.status == 0)

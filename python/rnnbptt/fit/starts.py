@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KINDS = ("random", "orthogonal", "subspace")
 
 #: A random start forgets soon and says little: the first modes it takes up are those that matter most.
-RANDOM_RADIUS, RANDOM_SIZE = 0.5, 0.1
+RANDOM_RADIUS, RANDOM_SIZE = 0.5, 0.03
 ORTHOGONAL_RADIUS = 0.9
 #: Most rows of data looked at by the subspace method, and most block rows of a Hankel matrix.
 SUBSPACE_ROWS, SUBSPACE_DEPTH = 20_000, 20
@@ -116,6 +116,9 @@ def subspace(
     if best is None:
         return None
     depth, (past, future_inputs, future_outputs, successive) = best
+    # A constant is no mode of the system where biases stand for it.
+    ones = np.ones((1 if biases else 0, past.shape[1]))
+    future_inputs = np.vstack([future_inputs, ones])
     both = np.vstack([past, future_inputs])
     coefficients = np.linalg.lstsq(both.T, future_outputs.T, rcond=None)[0].T
     effect = coefficients[:, : len(past)] @ past
@@ -127,7 +130,7 @@ def subspace(
     states = np.linalg.lstsq(observability, effect, rcond=None)[0]
     A = np.linalg.lstsq(observability[:-q], observability[q:], rcond=None)[0]
     C = observability[:q]
-    inputs = future_inputs[:d]
+    inputs = np.vstack([future_inputs[:d], ones])
     now, then = states[:, :-1][:, successive], states[:, 1:][:, successive]
     B = np.linalg.lstsq(inputs[:, :-1][:, successive].T, (then - A @ now).T, rcond=None)[0].T
     size = np.abs(np.linalg.eigvals(A)).max()
@@ -135,21 +138,21 @@ def subspace(
         A = A * (radius / size)
     # The state is updated before it is read: W_qh A = C.
     W_qh = np.linalg.lstsq(A.T, C.T, rcond=None)[0].T
-    params = Params(B, A, W_qh, W_qx=np.zeros((q, d)) if direct else None)
-    h0 = np.zeros((len(data.lengths), h))
-    if fit_h0:
-        h0 = _initial_states(params, data)
-    W_qh, W_qx = _read_out(params, h0, data)
-    result = Params(
-        B,
+    params = Params(
+        B[:, :d],
         A,
         W_qh,
-        np.zeros(h) if biases else None,
+        B[:, d] if biases else None,
         np.zeros(q) if biases else None,
-        W_qx if direct else None,
+        np.zeros((q, d)) if direct else None,
     )
-    finite = all(np.isfinite(array).all() for _, array in result.items()) and np.isfinite(h0).all()
-    return Start("subspace", result, h0) if finite else None
+    h0 = np.zeros((len(data.lengths), h))
+    params = _read_out(params, h0, data)
+    if fit_h0:
+        h0 = _initial_states(params, data)
+        params = _read_out(params, h0, data)
+    finite = all(np.isfinite(array).all() for _, array in params.items()) and np.isfinite(h0).all()
+    return Start("subspace", params, h0) if finite else None
 
 
 def _windows(data: Experiments, depth: int) -> tuple[Real, Real, Real, np.ndarray] | None:
@@ -201,14 +204,24 @@ def _initial_states(params: Params, data: Experiments) -> Real:
     return result
 
 
-def _read_out(params: Params, h0: Real, data: Experiments) -> tuple[Real, Real | None]:
-    """Return the W_qh and W_qx that come closest to the targets, given the hidden states."""
-    _, h, q = params.shape
-    features = forward(params, data.x, h0).hidden
+def _read_out(params: Params, h0: Real, data: Experiments) -> Params:
+    """Return the network with the read-out that comes closest to the targets, given its hidden states."""
+    d, h, q = params.shape
+    parts = [forward(params, data.x, h0).hidden]
+    if params.b_q is not None:
+        parts.append(np.ones((*data.x.shape[:2], 1)))
     if params.W_qx is not None:
-        features = np.concatenate([features, data.x], axis=2)
+        parts.append(data.x)
+    features = np.concatenate(parts, axis=2)
     weights = np.zeros((q, features.shape[2]))
     for output in range(q):
         known = data.known[..., output]
         weights[output] = np.linalg.lstsq(features[known], data.y[..., output][known], rcond=None)[0]
-    return weights[:, :h], None if params.W_qx is None else weights[:, h:]
+    return Params(
+        params.W_hx,
+        params.W_hh,
+        weights[:, :h],
+        params.b_h,
+        None if params.b_q is None else weights[:, h],
+        None if params.W_qx is None else weights[:, -d:],
+    )
