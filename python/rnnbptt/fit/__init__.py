@@ -1,12 +1,13 @@
 """Fitting linear RNNs to data: scikit-learn's interface, and the parts it is made of.
 
-Needs the extra ``fit`` (scikit-learn, SciPy, joblib, tqdm), which `import rnnbptt` alone does not ask for.
+Needs the extra ``fit`` (scikit-learn, SciPy, joblib, threadpoolctl, tqdm), which
+``import rnnbptt`` alone does not ask for.
 """
 
 try:
     from .regressor import LinearRNNRegressor
 except ImportError as error:
-    if (error.name or "").split(".")[0] not in ("sklearn", "scipy", "joblib"):
+    if (error.name or "").split(".")[0] not in ("sklearn", "scipy", "joblib", "threadpoolctl"):
         raise
     raise ImportError(
         f"rnnbptt.fit needs {error.name}, which is not installed: pip install 'rnnbptt[fit]'", name=error.name

@@ -151,6 +151,12 @@ def _lbfgs(
         method="L-BFGS-B",
         callback=callback,
         # Judged by one step, which of L-BFGS is often a short one.
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter + 10, "ftol": tol / 1000, "gtol": 1e-12, "maxcor": 20},
+        options={
+            "maxiter": max_iter,
+            "maxfun": 2 * max_iter + 10,
+            "ftol": tol / 1000,
+            "gtol": 1e-12,
+            "maxcor": 20,
+        },
     )
     return Descent(result.x, float(result.fun), int(result.nit), int(result.nfev), result.status == 0)

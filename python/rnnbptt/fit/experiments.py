@@ -1,4 +1,4 @@
-"""Rows of one or several experiments as padded sequences, which of their targets are known, and their units."""
+"""Rows of experiments as padded sequences, which of their targets are known, and the units of a fit."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _validate
 from ..params import Params
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-Real = np.ndarray[Any, np.dtype[np.float64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
+#: An array of float64.
+Real = NDArray[Any]
 
 
 def experiment_lengths(lengths: ArrayLike | None, rows: int) -> NDArray[np.int64]:
@@ -65,8 +66,8 @@ class Experiments:
 
     x: Real
     y: Real
-    known: Flags
-    held_out: Flags
+    known: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
     lengths: NDArray[np.int64]
 
     @classmethod

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
     from .experiments import Real
 
-#: Damping of the first step, and that beyond which steps are lost in rounding: parts of the largest element of
-#: the diagonal of J^T J at the start.
+#: Damping of the first step, that beyond which steps are lost in rounding, and that added for rounding: parts
+#: of the largest element of the diagonal of J^T J.
 FIRST_DAMPING = 1e-3
 LAST_DAMPING = 1e16
 ROUNDING = 1e-14
-#: Steps over which the loss must have fallen by `tol`; single steps are often short on the way through a bend.
+#: Steps over which the loss must have fallen by `tol`: single steps are often short, on the way round a bend.
 PATIENCE = 10
+#: A loss that has fallen to this part of its start is that of an exact fit: what is left is rounding.
+EXACT = 1e-27
 
 
 class LeastSquares(Protocol):
@@ -129,7 +131,8 @@ def minimise(
             losses.append(loss)
             if stop is not None and stop(theta):
                 break
-            if len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss <= tol * loss:
+            slow = len(losses) > PATIENCE and losses[-1 - PATIENCE] - loss <= tol * loss
+            if slow or loss <= EXACT * losses[0]:
                 return Descent(theta, loss, iteration, iteration + 1, True)
             hessian, gradient = problem.normal_equations(theta)
         else:

@@ -11,6 +11,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from .. import _validate
 from ..spectrum import spectral_report
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from ..params import Params
     from ..spectrum import SpectralReport
     from .experiments import Real
 
 SOLVERS = ("lm", "lbfgs")
+
+#: Weights below which threads of BLAS cost more than they save, many times over on a busy machine.
+BLAS_THREADS_FROM = 500
 
 
 class StartSummary(NamedTuple):
@@ -299,7 +302,12 @@ class LinearRNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _targets(self, y: ArrayLike) -> Real:
         result: Real = check_array(
-            y, ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y", estimator=self
+            y,
+            ensure_2d=False,
+            dtype=np.float64,
+            ensure_all_finite="allow-nan",
+            input_name="y",
+            estimator=self,
         )
         if result.ndim not in (1, 2):
             raise ValueError(f"y must have shape (n,) or (n, q), not {result.shape}")
@@ -311,7 +319,9 @@ class LinearRNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         try:
             from tqdm.auto import tqdm
         except ImportError as error:
-            raise ImportError("verbose needs tqdm, which is not installed: pip install 'rnnbptt[fit]'") from error
+            raise ImportError(
+                "verbose needs tqdm, which is not installed: pip install 'rnnbptt[fit]'"
+            ) from error
         return tqdm(results, total=total, desc="starts", unit="start")
 
     # --- using a fitted network -----------------------------------------------------------------------------
@@ -495,7 +505,7 @@ class LinearRNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         return result
 
     def spectral_report(self) -> SpectralReport:
-        """Report on the eigenvalues of ``W_hh`` and the growth of its powers: see `rnnbptt.spectral_report`."""
+        """Report on the eigenvalues of ``W_hh`` and its powers: see `rnnbptt.spectral_report`."""
         check_is_fitted(self)
         return spectral_report(self.params_.W_hh)
 
@@ -511,33 +521,35 @@ def _one_start(
     settings: dict[str, Any], data: Experiments, kind: str, seed: int, num_threads: int | None
 ) -> Fitted:
     """Draw a start and descend from it."""
-    start = kinds_of_starts.draw(
-        kind,
-        data,
-        settings["n_hidden"],
-        biases=settings["biases"],
-        direct=settings["direct"],
-        fit_h0=settings["fit_h0"],
-        max_spectral_radius=settings["max_spectral_radius"],
-        rng=np.random.default_rng(seed),
-    )
-    problem = Problem(
-        start.params,
-        data,
-        ridge=settings["ridge"],
-        max_spectral_radius=settings["max_spectral_radius"],
-        fit_h0=settings["fit_h0"],
-        num_threads=num_threads,
-    )
-    return descend(
-        problem,
-        start.kind,
-        problem.pack(start.params, start.h0),
-        solver=settings["solver"],
-        max_iter=settings["max_iter"],
-        tol=settings["tol"],
-        patience=settings["n_iter_no_change"] if settings["early_stopping"] else None,
-    )
+    size = settings["n_hidden"] * (data.x.shape[2] + settings["n_hidden"] + data.y.shape[2])
+    with threadpool_limits(1 if size < BLAS_THREADS_FROM else num_threads, user_api="blas"):
+        start = kinds_of_starts.draw(
+            kind,
+            data,
+            settings["n_hidden"],
+            biases=settings["biases"],
+            direct=settings["direct"],
+            fit_h0=settings["fit_h0"],
+            max_spectral_radius=settings["max_spectral_radius"],
+            rng=np.random.default_rng(seed),
+        )
+        problem = Problem(
+            start.params,
+            data,
+            ridge=settings["ridge"],
+            max_spectral_radius=settings["max_spectral_radius"],
+            fit_h0=settings["fit_h0"],
+            num_threads=num_threads,
+        )
+        return descend(
+            problem,
+            start.kind,
+            problem.pack(start.params, start.h0),
+            solver=settings["solver"],
+            max_iter=settings["max_iter"],
+            tol=settings["tol"],
+            patience=settings["n_iter_no_change"] if settings["early_stopping"] else None,
+        )
 
 
 def _summary(result: Fitted) -> StartSummary:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..params import Params
+from ..params import Kind, Params
 from ..trajectories import forward, linear_scan
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def draw(
     orthogonal = kind == "orthogonal"
     size = 1.0 if orthogonal else RANDOM_SIZE
     radius = min(limit, ORTHOGONAL_RADIUS if orthogonal else RANDOM_RADIUS)
-    family = "orthogonal" if orthogonal else "gaussian"
+    family: Kind = "orthogonal" if orthogonal else "gaussian"
     drawn = Params.random(d, h, q, spectral_radius=radius, kind=family, direct=direct, rng=rng)
     params = Params(
         size * drawn.W_hx,

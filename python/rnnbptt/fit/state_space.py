@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from .experiments import Real
 
-#: An output matrix W_qh is taken where W_qh A = C holds to this part of C, and W_qh is no larger than the
-#: inverse of it times C: beyond, the state is extended instead.
+#: Where W_qh A = C holds to no better than this part of C, or takes a W_qh so large that rounding would be as
+#: bad, the state is extended instead.
 EXACT = 1e-9
 
 
@@ -119,8 +119,8 @@ def from_state_space(
 
     W_qh: Any = np.linalg.lstsq(a.T, c.T, rcond=None)[0].T
     size = np.linalg.norm(c)
-    exact = np.linalg.norm(W_qh @ a - c) <= EXACT * size and np.linalg.norm(W_qh) * np.linalg.norm(a) <= size / EXACT
-    if not exact:
+    misses = np.linalg.norm(W_qh @ a - c) > EXACT * size
+    if misses or np.linalg.norm(W_qh) * np.linalg.norm(a) > size / EXACT:
         a = np.block([[a, np.zeros((h, q))], [c, np.zeros((q, q))]])
         b = np.vstack([b, np.zeros((q, d))])
         h0 = np.concatenate([h0, np.zeros((*h0.shape[:-1], q))], axis=-1)
