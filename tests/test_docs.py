@@ -1,4 +1,4 @@
-"""The page on speed: its code runs, and prints what the page says it prints."""
+"""Pages with code: it runs, and prints what the page says it prints."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 MACHINES = re.compile(r"kernels \w+, [\d.]+ MiB")  # what differs from one machine to the next
 
 
-def test_how_it_is_fast_runs_and_prints_what_it_says() -> None:
-    blocks = BLOCK.findall((DOCS / "how-it-is-fast.md").read_text(encoding="utf-8"))
-    assert [kind for kind, _ in blocks].count("python") >= 5
+@pytest.mark.parametrize(("page", "least"), [("how-it-is-fast.md", 5), ("fitting-with-scipy.md", 4)])
+def test_page_runs_and_prints_what_it_says(page: str, least: int) -> None:
+    blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+    assert [kind for kind, _ in blocks].count("python") >= least
     shared: dict[str, Any] = {}  # later blocks go on where earlier ones ended
     printed = ""
     for number, (kind, text) in enumerate(blocks, 1):
         if kind == "python":
             assert printed == "", f"block {number - 1} prints what the page does not show"
             with contextlib.redirect_stdout(io.StringIO()) as output:
-                exec(compile(text, f"how-it-is-fast.md, block {number}", "exec"), shared)
+                exec(compile(text, f"{page}, block {number}", "exec"), shared)
             printed = output.getvalue()
         else:
             assert MACHINES.sub("", printed) == MACHINES.sub("", text), f"block {number}"

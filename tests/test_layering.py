@@ -20,6 +20,7 @@ import rnnbptt
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
 PUBLIC = {
+    "GaussNewton",
     "Gradients",
     "Objective",
     "Params",
@@ -31,9 +32,12 @@ PUBLIC = {
     "explain",
     "forward",
     "get_num_threads",
+    "hvp",
+    "jvp",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",
+    "output_jacobian",
     "power_norms",
     "reference",
     "set_num_threads",
@@ -149,7 +153,8 @@ def test_public_names() -> None:
 
 def test_signatures_match_the_reference() -> None:
     engine_alone = {"memory_limit", "num_threads", "out"}
-    for name in ("forward", "loss_and_grad", "vjp", "state_gradients", "linear_scan", "matrix_powers"):
+    shared_names = ("forward", "loss_and_grad", "vjp", "jvp", "hvp", "state_gradients", "linear_scan")
+    for name in (*shared_names, "matrix_powers"):
         ours = inspect.signature(getattr(rnnbptt, name)).parameters
         theirs = inspect.signature(getattr(rnnbptt.reference, name)).parameters
         shared = [p for p in ours if p not in engine_alone]
@@ -163,6 +168,8 @@ def test_every_public_name_is_documented() -> None:
     documented: list[object] = [getattr(rnnbptt, name) for name in rnnbptt.__all__]
     documented += [getattr(rnnbptt.reference, name) for name in rnnbptt.reference.__all__]
     documented += [rnnbptt.Objective.__call__, rnnbptt.Objective.flat, rnnbptt.Params.random]
+    documented += [getattr(rnnbptt.Objective, name) for name in ("pack", "unpack", "residuals", "jac")]
+    documented += [rnnbptt.Objective.gauss_newton, rnnbptt.Objective.hessp]
     documented += [rnnbptt.Params.ravel, rnnbptt.Params.unravel, rnnbptt.Gradients.ravel]
     for thing in documented:
         text = inspect.getdoc(thing)
@@ -174,7 +181,7 @@ def test_every_public_name_is_documented() -> None:
 def test_every_argument_is_documented() -> None:
     for name in rnnbptt.__all__:
         thing = getattr(rnnbptt, name)
-        if not callable(thing) or name in ("Gradients", "Trajectory"):
+        if not callable(thing) or name in ("GaussNewton", "Gradients", "Trajectory"):
             continue
         text = inspect.getdoc(thing) or ""
         for parameter in inspect.signature(thing).parameters:

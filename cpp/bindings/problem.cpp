@@ -30,7 +30,7 @@ class BoundProblem {
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
                double weight_sum, int levels, Index window, Index splits, Index piece, double memory_limit,
-               bool bias, bool input_gradient)
+               bool bias, bool input_gradient, bool tangent)
       : kept_{x, y, h0, weights, lengths} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
@@ -39,11 +39,12 @@ class BoundProblem {
     if (problem_.loss == Loss::cross_entropy)
       problem_.labels = sequence<std::int64_t>(y, "y", s.T, s.B, 1, 2);
     else
-      problem_.y = sequence<Scalar>(y, "y", s.T, s.B, s.q, 3);
+      problem_.y = sequence<Scalar>(y, "y", s.T, s.B, tangent ? s.q / 2 : s.q, 3);
     problem_.h0 = input<Scalar>(h0, "h0", s.B * s.h);
     problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
     problem_.weight_sum = weight_sum;
+    problem_.tangent = tangent;
     schedule_ = plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, memory_limit});
   }
 
@@ -234,11 +235,11 @@ void register_as(py::module_& module, const char* name) {
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
                     py::object, py::object, py::object, py::object, double, int, Index, Index, Index, double,
-                    bool, bool>(),
+                    bool, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("weight_sum"), py::arg("levels"),
            py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("memory_limit"), py::arg("bias"),
-           py::arg("input_gradient"))
+           py::arg("input_gradient"), py::arg("tangent") = false)
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("gradients"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
       .def("residuals", &Bound::residuals, py::arg("theta"), py::arg("terms"), py::arg("r"),

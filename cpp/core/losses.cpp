@@ -42,16 +42,87 @@ double cross_entropy(Index q, Scalar* o, Index label, double scale) {
   return std::log1p(rest) - behind;
 }
 
+// (o, o') <- scale * (l''(o) o', l'(o)); returns l'(o) . o'. With p = softmax(o) and m the largest output,
+// l'' o' = p (o' - sum_k p_k o'_k), where tangents are taken relative to o'_m: as above, a confident answer
+// keeps its digits.
+template <typename Scalar>
+double squared_tangent(Index q, Scalar* o, const Scalar* y, Scalar scale) {
+  double sum = 0;
+  for (Index i = 0; i < q; ++i) {
+    const Scalar r = o[i] - y[i], tangent = o[q + i];
+    sum += static_cast<double>(r) * static_cast<double>(tangent);
+    o[i] = scale * tangent;
+    o[q + i] = scale * r;
+  }
+  return sum;
+}
+
+template <typename Scalar>
+double cross_entropy_tangent(Index q, Scalar* o, Index label, double scale) {
+  Scalar* tangent = o + q;
+  const Index top = std::max_element(o, o + q) - o;
+  const auto largest = static_cast<double>(o[top]), origin = static_cast<double>(tangent[top]);
+  double rest = 0, mean = 0;
+  for (Index i = 0; i < q; ++i) {
+    if (i == top) continue;
+    const double e = std::exp(static_cast<double>(o[i]) - largest);
+    rest += e;
+    mean += e * (static_cast<double>(tangent[i]) - origin);
+  }
+  mean /= 1 + rest;
+  const double at_label = static_cast<double>(tangent[label]) - origin;
+  double others = 0;
+  for (Index i = 0; i < q; ++i) {
+    const double p = std::exp(static_cast<double>(o[i]) - largest) / (1 + rest);
+    if (i != label) others += p;
+    o[i] = static_cast<Scalar>(scale * p * (static_cast<double>(tangent[i]) - origin - mean));
+    tangent[i] = static_cast<Scalar>(scale * p);
+  }
+  tangent[label] = static_cast<Scalar>(-scale * others);
+  return mean - at_label;
+}
+
+// loss_rows for the tangent of a loss: `share` is that of l / per_step.
+template <typename Scalar>
+double tangent_rows(const Problem<Scalar>& problem, const Window& window, Index L, Index from, Index to,
+                    Scalar* rows, Index row_stride, double share) {
+  const Index both = problem.shape.q, q = both / 2;
+  double total = 0;
+  for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
+    for (Index j = j0; j < j1; ++j) {
+      Scalar* row = rows + (segment.first_row + j) * row_stride;
+      const Index steps = j == 0 ? 0 : steps_in(segment, j, L);
+      std::fill(row + steps * both, row + L * both, Scalar{0});
+      const Index t = segment.time + (j - 1) * L, b = segment.sequence;
+      for (Index i = 0; i < steps; ++i, row += both) {
+        const double w = problem.weights ? static_cast<double>(*problem.weights.at(t + i, b)) : 1.0;
+        const double scale = w * share;
+        if (w == 0)
+          std::fill(row, row + both, Scalar{0});
+        else if (problem.loss == Loss::cross_entropy)
+          total +=
+              scale * cross_entropy_tangent(q, row, static_cast<Index>(*problem.labels.at(t + i, b)), scale);
+        else
+          total +=
+              2 * scale * squared_tangent(q, row, problem.y.at(t + i, b), static_cast<Scalar>(2 * scale));
+      }
+    }
+  });
+  return total;
+}
+
 }  // namespace
 
 template <typename Scalar>
 double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, Index from, Index to,
                  Scalar* rows, Index row_stride, Scalar* targets) {
   const Index q = problem.shape.q;
+  const Index outputs = problem.tangent ? q / 2 : q;
   const double per_step = problem.loss == Loss::squared_error ? 0.5
-                          : problem.loss == Loss::mse         ? 1.0 / static_cast<double>(q)
+                          : problem.loss == Loss::mse         ? 1.0 / static_cast<double>(outputs)
                                                               : 1.0;
   const double share = per_step / problem.weight_sum;  // of l / per_step in L
+  if (problem.tangent) return tangent_rows(problem, window, L, from, to, rows, row_stride, share);
   // Targets of equal weight are read row by row like the outputs, copied where they do not lie so: whatever
   // their layout, there is one order of sums.
   const bool uniform = problem.y && !problem.weights;

@@ -17,17 +17,22 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
 
 from . import reference
 from .clipping import clip_by_global_norm
+from .curvature import GaussNewton
+from .hessian import hvp
+from .jacobian import output_jacobian
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
 from .powers import matrix_powers, power_norms
 from .runtime import build_info, get_num_threads, set_num_threads
 from .schedule import Schedule, explain
 from .spectrum import SpectralReport, spectral_report
+from .tangents import jvp
 from .trajectories import forward, linear_scan, state_gradients
 
 __version__ = _core.__version__
 
 __all__ = [
+    "GaussNewton",
     "Gradients",
     "Objective",
     "Params",
@@ -39,9 +44,12 @@ __all__ = [
     "explain",
     "forward",
     "get_num_threads",
+    "hvp",
+    "jvp",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",
+    "output_jacobian",
     "power_norms",
     "reference",
     "set_num_threads",

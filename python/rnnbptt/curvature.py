@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _validate
 from .params import PARAMETERS, Gradients, Params
+from .tangents import HessianProduct
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -72,6 +73,15 @@ class Layout:
         b_h, b_q, W_qx = (name in sizes for name in _OPTIONAL)
         self.terms = (b_h, b_q, W_qx, self.start is not None)
 
+    def without_holes(self) -> tuple[tuple[int, ...], int]:
+        """Return `first` and the length where what is not differentiated by is left out."""
+        skipped = [
+            sum(hole.stop - hole.start for hole in self.holes if hole.start < at) if at >= 0 else 0
+            for at in self.first
+        ]
+        first = tuple(at - less for at, less in zip(self.first, skipped, strict=True))
+        return first, self.size - sum(hole.stop - hole.start for hole in self.holes)
+
     def vector(self, name: str, value: ArrayLike) -> FloatArray:
         """Return `value` as a vector of this layout."""
         return _validate.array(name, value, self.like.dtype, (self.size,))
@@ -101,7 +111,9 @@ class Curvature:
     _like: Params | None
     _layout: Layout | None
     _loss: Any
+    _y: Any
     _threads: int
+    _hessian: HessianProduct | None = None
 
     def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:
         raise NotImplementedError
@@ -165,7 +177,7 @@ class Curvature:
         return layout.unpack(layout.vector("theta", theta))
 
     def residuals(self, theta: ArrayLike) -> FloatArray:
-        r"""Evaluate the residuals whose halved sum of squares is the loss, for `scipy.optimize.least_squares`.
+        r"""Evaluate the residuals that the loss is half the sum of squares of, as SciPy's least_squares asks.
 
         .. math::
 
@@ -198,7 +210,7 @@ class Curvature:
         return r.reshape(-1)
 
     def jac(self, theta: ArrayLike) -> FloatArray:
-        """Evaluate the derivative of the residuals by ``theta``, for `scipy.optimize.least_squares`.
+        """Evaluate the derivative of the residuals by ``theta``, as `scipy.optimize.least_squares` asks.
 
         Parameters
         ----------
@@ -264,13 +276,56 @@ class Curvature:
         .. [1] N. N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent",
            Neural Computation 14 (2002), 1723-1738.
         """
-        if callable(self._loss):
-            raise ValueError("loss must be one of the built-in losses for gauss_newton, not a function")
+        self._only_named("gauss_newton")
         layout, vector, _, problem = self._at(theta)
         assert problem is not None
         matrix = _validate.allocate("matrix", (layout.size, layout.size), layout.like.dtype)
         problem.gauss_newton(vector, layout.terms, layout.first, layout.size, matrix, self._threads)
         return GaussNewton(*self.flat(vector), matrix)
+
+    def hessp(self, theta: ArrayLike, v: ArrayLike) -> FloatArray:
+        r"""Multiply the Hessian of the loss by a vector, as ``scipy.optimize.minimize(hessp=...)`` asks.
+
+        .. math::
+
+            H v = \nabla_\theta \langle \nabla_\theta L, v \rangle
+
+        Parameters
+        ----------
+        theta : array_like
+            As for `flat`.
+        v : array_like, shape of `theta`
+            Direction. Entries of parameters that `wrt` leaves out count as zero.
+
+        Returns
+        -------
+        ndarray, shape of `theta`
+            H v, exact; zero for parameters that `wrt` leaves out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, `like` was not given, or the loss is a function, whose second
+            derivative is not known.
+
+        Notes
+        -----
+        The gradient of a model of twice the size: 2 to 4 gradients for h up to some 32, up to 8 beyond.
+        """
+        self._only_named("hessp")
+        layout, vector, dataset, _ = self._at(theta)
+        along = layout.vector("v", v)
+        if layout.holes:
+            along = along.copy()
+            for hole in layout.holes:
+                along[hole] = 0
+        if self._hessian is None:
+            targets = dataset.targets(self._loss, self._y)
+            self._hessian = HessianProduct(layout.like, dataset, self._loss, targets, layout.terms[3])
+        product = self._hessian(vector, along, self._threads)
+        for hole in layout.holes:
+            product[hole] = 0
+        return product
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
         raise NotImplementedError
@@ -279,6 +334,13 @@ class Curvature:
         if self._loss not in ("mse", "squared_error"):
             shown = "a function" if callable(self._loss) else repr(self._loss)
             raise ValueError(f"loss must be 'mse' or 'squared_error' for {name}, not {shown}")
+
+    def _only_named(self, name: str) -> None:
+        if callable(self._loss):
+            raise ValueError(
+                f"loss must be one of the built-in losses for {name}, not a function: "
+                "its second derivative is not known"
+            )
 
     def _laid_out(self) -> Layout:
         if self._layout is None:

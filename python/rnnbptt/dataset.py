@@ -45,6 +45,8 @@ class Dataset:
     weights : ndarray, shape (T, B), or None
     lengths : ndarray, shape (B,), or None
     wrt : frozenset of str
+    tangent : bool
+        Whether outputs are those of a model of states and tangents: o and o' side by side.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Dataset:
         self.weights, self.lengths = _validate.step_weights(
             weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
         )
+        self.tangent = False
         self.memory_limit = _validate.memory_limit(memory_limit)
         self.wrt = frozenset(self.terms)
         if wrt is not None:
@@ -90,6 +93,12 @@ class Dataset:
             return self
         other = copy.copy(self)
         other.start = _validate.initial_state(h0, self.dtype, self.batch, self.shape[1], self.batched)
+        return other
+
+    def doubled(self, shape: tuple[int, int, int], start: FloatArray | None) -> Self:
+        """Return the same data for a model of states and tangents, of sizes `shape`."""
+        other = copy.copy(self)
+        other.shape, other.start, other.wrt, other.tangent = shape, start, self.wrt - {"x"}, True
         return other
 
     def targets(self, loss: str, y: ArrayLike) -> NDArray[Any]:
@@ -119,6 +128,7 @@ class Dataset:
             bias="b_h" in self.terms,
             input_gradient="x" in self.wrt,
             memory_limit=self.memory_limit,
+            tangent=self.tangent,
             **(_FREE | schedule),
         )
 

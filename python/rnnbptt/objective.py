@@ -167,8 +167,8 @@ class Objective(Curvature):
             A new array in the same order, with zeros for parameters that `wrt` leaves out.
         """
         if self._flat is not None:
-            problem, terms = self._flat
-            result = problem.flat(theta, terms, self._threads)
+            bound, terms = self._flat
+            result = bound.flat(theta, terms, self._threads)
             if result is not None:
                 return result
         layout, vector, dataset, problem = self._at(theta)

@@ -65,6 +65,9 @@ struct Problem {
   SequenceView<const Scalar> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
   const std::int64_t* lengths = nullptr;    // (B,) steps of each sequence that matter, or null for T
   double weight_sum = 0;                    // what the weighted sum of losses is divided by
+  // Outputs are o and a tangent o' of it side by side, shape.q both together, y is that of o alone; what is
+  // differentiated is the tangent of the loss, sum dL/do . o'.
+  bool tangent = false;
 
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
 };

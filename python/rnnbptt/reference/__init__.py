@@ -40,8 +40,8 @@ witness for the others:
     state. Slow, and the plainest demonstration that the other two are right.
 
 `directional_derivative` and `numerical_gradient` add two witnesses that know no calculus: finite
-differences, and the complex step. `oracle` does the arithmetic in extended precision, to measure everyone
-else's rounding.
+differences, and the complex step; `jvp` and `hvp` take the complex step of the outputs and of the gradient
+itself. `oracle` does the arithmetic in extended precision, to measure everyone else's rounding.
 
 The functions named like those of `rnnbptt` take the same arguments and return the same types, except that
 there is no thread to choose (`num_threads`) and no buffer to reuse (`out`).
@@ -52,10 +52,13 @@ from .gradients import loss_and_grad, oracle, state_gradients, vjp
 from .model import forward
 from .numerical import directional_derivative, numerical_gradient
 from .recursion import linear_scan
+from .tangents import hvp, jvp
 
 __all__ = [
     "directional_derivative",
     "forward",
+    "hvp",
+    "jvp",
     "linear_scan",
     "loss_and_grad",
     "matrix_powers",

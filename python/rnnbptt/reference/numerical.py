@@ -105,25 +105,32 @@ def directional_derivative(
     problem = pose(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
+    return slope(problem, velocity_of("direction", direction, params, problem), how)
+
+
+def velocity_of(
+    label: str, direction: Params | Gradients, params: Params, problem: Problem
+) -> dict[str, Array]:
+    """Return what a direction holds, checked and in float64, laid out as the problem's own arrays."""
     double = np.dtype(np.float64)
     batched = problem.batched
     B = problem.x.shape[1]
     velocity: dict[str, Array] = {}
     for name, v in direction.items():
-        label = f"direction.{name}"
+        field = f"{label}.{name}"
         if name == "x":
             velocity[name] = _validate.like_sequence(
-                label, v, double, problem.x.shape, batched, problem.batch_first
+                field, v, double, problem.x.shape, batched, problem.batch_first
             )
         elif name == "h0":
-            start = _validate.initial_state(v, double, B, params.shape[1], batched, name=label)
+            start = _validate.initial_state(v, double, B, params.shape[1], batched, name=field)
             velocity[name] = np.zeros_like(problem.h0) if start is None else start
         else:
             own = getattr(params, name)
             if own is None:
-                raise ValueError(f"{label} must be None: params has no {name}")
-            velocity[name] = _validate.array(label, v, double, own.shape)
-    return slope(problem, velocity, how)
+                raise ValueError(f"{field} must be None: params has no {name}")
+            velocity[name] = _validate.array(field, v, double, own.shape)
+    return velocity
 
 
 @np.errstate(over="ignore", invalid="ignore")
