@@ -50,13 +50,13 @@ PUBLIC = {
 def modules() -> list[ModuleType]:
     found = pkgutil.walk_packages(rnnbptt.__path__, "rnnbptt.")
     names = [m.name for m in found if not m.name.endswith(("._core", ".__main__"))]
-    optional = {"scipy", "matplotlib", "rich"}
+    optional = {"scipy", "matplotlib", "rich", "sklearn", "joblib", "threadpoolctl"}
     result = [rnnbptt]
     for name in names:
         try:
             result.append(importlib.import_module(name))
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in optional:  # what only the demo needs
+            if (error.name or "").split(".")[0] not in optional:  # what only the demo and fits need
                 raise
     return result
 

@@ -71,7 +71,7 @@ def test_a_missing_extra_is_named() -> None:
     code = "import sys; sys.modules['sklearn'] = None\nimport rnnbptt\nrnnbptt.LinearRNNRegressor"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "ImportError: rnnbptt.fit needs sklearn" in done.stderr
+    assert "ModuleNotFoundError: rnnbptt.fit needs sklearn" in done.stderr
     assert "pip install 'rnnbptt[fit]'" in done.stderr
 
 

@@ -9,7 +9,7 @@ try:
 except ImportError as error:
     if (error.name or "").split(".")[0] not in ("sklearn", "scipy", "joblib", "threadpoolctl"):
         raise
-    raise ImportError(
+    raise ModuleNotFoundError(
         f"rnnbptt.fit needs {error.name}, which is not installed: pip install 'rnnbptt[fit]'", name=error.name
     ) from error
 from .regressor import StartSummary

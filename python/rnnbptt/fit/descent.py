@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 #: A penalty settles a little beyond its bound, so it is given a bound a little further in.
-INSIDE = 1e-3
-#: How often the weight of the penalty is raised, and how much, before eigenvalues are scaled instead.
+INSIDE = 1e-5
+#: How often the weight of the penalty is raised, and how much, before eigenvalues are moved instead.
 RAISES, RAISE = 3, 100.0
 
 

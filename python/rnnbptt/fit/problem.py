@@ -19,6 +19,21 @@ def largest_eigenvalue(W: Real) -> float:
     return float(np.abs(np.linalg.eigvals(W)).max())
 
 
+def clipped(W: Real, bound: float) -> Real:
+    """Return the matrix itself, or one with the eigenvalues outside a circle moved onto it, along their rays."""
+    if largest_eigenvalue(W) <= bound:
+        return W
+    values, vectors = np.linalg.eig(W)
+    # A little less, so that rounding does not lead out again.
+    moved = values * np.minimum(1.0, bound * (1 - 1e-12) / np.maximum(np.abs(values), 1e-300))
+    if np.linalg.cond(vectors) < 1e6:
+        result: Real = (vectors * moved @ np.linalg.inv(vectors)).real
+        if largest_eigenvalue(result) <= bound:
+            return result
+    # Eigenvectors too close to one another to be told apart: all eigenvalues give way.
+    return W * (bound * (1 - 1e-12) / largest_eigenvalue(W))
+
+
 class Problem:
     r"""The loss that a fit minimises.
 
@@ -95,13 +110,11 @@ class Problem:
         return largest_eigenvalue(self.unpack(theta)[0].W_hh)
 
     def within(self, theta: Real, bound: float) -> Real:
-        """Return the vector itself, or one whose ``W_hh`` is scaled down to a spectral radius of `bound`."""
-        size = self.spectral_radius(theta)
-        if size <= bound:
+        """Return the vector itself, or one with the eigenvalues of ``W_hh`` moved within `bound`."""
+        if self.spectral_radius(theta) <= bound:
             return theta
         result = theta.copy()
-        # A last bit less, so that rounding does not lead out again.
-        result[self._recurrent] *= bound / size * (1 - 1e-12)
+        result[self._recurrent] = clipped(self.unpack(theta)[0].W_hh, bound).ravel()
         return result
 
     def held_out_error(self, theta: Real) -> float:

@@ -104,7 +104,7 @@ class LinearRNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
         Weight of the squared norm of all weights and biases, in the units of the fit.
     max_spectral_radius : float, optional
         Bound on the spectral radius of ``W_hh``: one below 1 makes the network stable. Eigenvalues beyond
-        are penalised by their squared distance; if any is left beyond at the end, ``W_hh`` is scaled down.
+        are penalised by their squared distance; if any is left beyond at the end, it is moved onto the bound.
     early_stopping : bool
         Whether to keep the last part of every experiment from the loss, to keep the network with the least
         error on it, and to choose among starts by it.

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..params import Kind, Params
 from ..trajectories import forward, linear_scan
+from .problem import clipped
 
 if TYPE_CHECKING:
     from .experiments import Experiments, Real
@@ -17,8 +18,9 @@ KINDS = ("random", "orthogonal", "subspace")
 #: A random start forgets soon and says little: the first modes it takes up are those that matter most.
 RANDOM_RADIUS, RANDOM_SIZE = 0.5, 0.03
 ORTHOGONAL_RADIUS = 0.9
-#: Most rows of data looked at by the subspace method, and most block rows of a Hankel matrix.
-SUBSPACE_ROWS, SUBSPACE_DEPTH = 20_000, 20
+#: Most rows of data looked at by the subspace method, most block rows of a Hankel matrix, and most numbers an
+#: output is regressed on. Deep matrices tell slow modes apart.
+SUBSPACE_ROWS, SUBSPACE_DEPTH, SUBSPACE_REGRESSORS = 20_000, 60, 400
 #: Most outputs of the least-squares problem that gives initial states.
 START_STEPS = 2_000
 
@@ -105,17 +107,16 @@ def subspace(
     the weighting of MOESP).
     """
     q, d = data.y.shape[2], data.x.shape[2]
-    # Two block rows beyond what makes Gamma and its shifted part of full rank.
+    # Block rows beyond what makes Gamma and its shifted part of full rank.
     least = -(-h // q) + 1
-    best = None
-    for depth in range(least, max(least, SUBSPACE_DEPTH) + 1):
+    depth = max(least, min(SUBSPACE_DEPTH, SUBSPACE_REGRESSORS // (2 * d + q)))
+    windows = _windows(data, depth)
+    while windows is None or windows[0].shape[1] < 2 * (depth * (2 * d + q) + 1):
+        if depth == least:
+            return None
+        depth = max(least, depth * 4 // 5)
         windows = _windows(data, depth)
-        if windows is None or windows[0].shape[1] < 2 * (depth * (2 * d + q) + 1):
-            break
-        best = depth, windows
-    if best is None:
-        return None
-    depth, (past, future_inputs, future_outputs, successive) = best
+    past, future_inputs, future_outputs, successive = windows
     # A constant is no mode of the system where biases stand for it.
     ones = np.ones((1 if biases else 0, past.shape[1]))
     future_inputs = np.vstack([future_inputs, ones])
@@ -133,9 +134,7 @@ def subspace(
     inputs = np.vstack([future_inputs[:d], ones])
     now, then = states[:, :-1][:, successive], states[:, 1:][:, successive]
     B = np.linalg.lstsq(inputs[:, :-1][:, successive].T, (then - A @ now).T, rcond=None)[0].T
-    size = np.abs(np.linalg.eigvals(A)).max()
-    if size > radius:
-        A = A * (radius / size)
+    A = clipped(A, radius)
     # The state is updated before it is read: W_qh A = C.
     W_qh = np.linalg.lstsq(A.T, C.T, rcond=None)[0].T
     params = Params(
