@@ -246,7 +246,7 @@ def test_output_jacobian_in_every_layout() -> None:
     turned = rnnbptt.output_jacobian(case.params, case.x.swapaxes(0, 1), h0, batch_first=True)
     assert turned.swapaxes(0, 1).tobytes() == whole.tobytes()
     one = rnnbptt.output_jacobian(case.params, case.x[:, 1], h0[1])
-    assert one.tobytes() == np.ascontiguousarray(whole[:, 1]).tobytes()
+    assert relative_error(one, whole[:, 1]) <= FORMS
     # Without h0, its derivative is that at zero.
     from_rest = rnnbptt.output_jacobian(case.params, case.x, wrt="h0")
     by_powers = np.einsum("qh,thk->tqk", case.params.W_qh, rnnbptt.matrix_powers(case.params.W_hh, 12)[1:])
@@ -438,7 +438,7 @@ def test_least_squares_finds_network_and_initial_state(method: str) -> None:
     names = [*(name for name, _ in start.items()), "h0"]
     objective = Objective(x, y, like=start, wrt=names)
     result = least_squares(objective.residuals, objective.pack(start), jac=objective.jac, method=method)
-    assert result.cost == pytest.approx(objective.flat(result.x)[0], rel=1e-12, abs=1e-300)
+    assert result.cost == pytest.approx(objective.flat(result.x)[0], rel=1e-12, abs=1e-20)
     assert result.cost < 1e-16
     found, found_h0 = objective.unpack(result.x)
     np.testing.assert_allclose(rnnbptt.forward(found, x, found_h0).o, y, atol=1e-6)
