@@ -1,8 +1,8 @@
 """Atmospheric CO2 at Mauna Loa, weekly and with gaps: ``python examples/co2.py [picture]``.
 
-Needs the extras ``fit`` and ``plot``, and statsmodels for the data. The network has no input to speak of: trend and
-seasons are modes of W_hh, set off by the fitted initial state. Weeks without a measurement are NaN in the data and
-are left out of the loss.
+Needs the extras ``fit`` and ``plot``, and statsmodels for the data. The network has no input to speak of:
+trend and seasons are modes of W_hh, set off by the fitted initial state. Weeks without a measurement are NaN
+in the data and are left out of the loss.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main(picture: str = "co2.png") -> tuple[float, float]:
     errors = [float(np.sqrt(np.nanmean((guess - y[n:]) ** 2))) for guess in (forecast, baseline)]
 
     print(f"{int(np.isnan(y[:n]).sum())} of {n} weeks are missing")
-    print(f"error after {HELD_OUT_FROM}: {errors[0]:.2f} ppm; line and seasons of five years: {errors[1]:.2f} ppm")
+    print(
+        f"error after {HELD_OUT_FROM}: {errors[0]:.2f} ppm; line and seasons of five years: {errors[1]:.2f} ppm"
+    )
     report = model.spectral_report()
     periods = sorted({round(float(p) / WEEKS, 2) for p in report.periods if np.isfinite(p)}, reverse=True)
     print("periods of the modes, in years:", *periods)

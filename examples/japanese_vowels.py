@@ -1,9 +1,9 @@
 """Who speaks? Japanese vowels of nine men: ``python examples/japanese_vowels.py [picture]``.
 
-Needs SciPy and the extra ``plot``, and ``pip install --no-deps aeon`` for the data: 270 training series of 7 to 29
-steps and 12 coefficients. The outputs of a series are averaged over its steps and compared with the speaker by the
-cross-entropy. W_hh and W_hx stay as they were drawn (a reservoir with a short memory), which 270 series do not suffice
-to fit; ``wrt`` names what is fitted.
+Needs SciPy and the extra ``plot``, and ``pip install --no-deps aeon`` for the data: 270 training series of 7
+to 29 steps and 12 coefficients. The outputs of a series are averaged over its steps and compared with the
+speaker by the cross-entropy. W_hh and W_hx stay as they were drawn (a reservoir with a short memory), which 270
+series do not suffice to fit; ``wrt`` names what is fitted.
 """
 
 from __future__ import annotations
@@ -131,9 +131,9 @@ def main(picture: str = "japanese_vowels.png") -> float:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             axes.text(column, row, count, ha="center", va="center")
-    ticks = {"ticks": range(9), "labels": range(1, 10)}
-    axes.set_xticks(**ticks)
-    axes.set_yticks(**ticks)
+    names = [str(speaker) for speaker in range(1, 10)]
+    axes.set_xticks(range(9), names)
+    axes.set_yticks(range(9), names)
     axes.set(xlabel="speaker, as recognised", ylabel="speaker")
     axes.set_title(f"Nine speakers of Japanese vowels: {100 * accuracy:.1f} % right", loc="left")
     figure.savefig(picture)

@@ -1,7 +1,7 @@
 """A measured plant, identified by Levenberg and Marquardt's method: ``python examples/plant.py [picture]``.
 
-Needs the extras ``fit`` and ``plot``, and ``pip install --no-deps simbapy`` for the data: 200 steps of 5 inputs and
-3 outputs, standardised.
+Needs the extras ``fit`` and ``plot``, and ``pip install --no-deps simbapy`` for the data: 200 steps of 5
+inputs and 3 outputs, standardised.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sunspots, forecast a year ahead and free-running: ``python examples/sunspots.py [picture]``.
 
-Needs the extras ``fit`` and ``plot``, and statsmodels for the data. The network's input is the number of the year
-before. Fed back with its own forecasts, it runs on by itself.
+Needs the extras ``fit`` and ``plot``, and statsmodels for the data. The network's input is the number of the
+year before. Fed back with its own forecasts, it runs on by itself.
 """
 
 from __future__ import annotations

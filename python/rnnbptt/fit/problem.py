@@ -20,7 +20,7 @@ def largest_eigenvalue(W: Real) -> float:
 
 
 def clipped(W: Real, bound: float) -> Real:
-    """Return the matrix itself, or one with the eigenvalues outside a circle moved onto it, along their rays."""
+    """Return the matrix itself, or one with the eigenvalues outside a circle moved onto it."""
     if largest_eigenvalue(W) <= bound:
         return W
     values, vectors = np.linalg.eig(W)
