@@ -37,9 +37,7 @@ def main(picture: str = "co2.png") -> tuple[float, float]:
     errors = [float(np.sqrt(np.nanmean((guess - y[n:]) ** 2))) for guess in (forecast, baseline)]
 
     print(f"{int(np.isnan(y[:n]).sum())} of {n} weeks are missing")
-    print(
-        f"error after {HELD_OUT_FROM}: {errors[0]:.2f} ppm; a line with seasons: {errors[1]:.2f} ppm"
-    )
+    print(f"error after {HELD_OUT_FROM}: {errors[0]:.2f} ppm; a line with seasons: {errors[1]:.2f} ppm")
     report = model.spectral_report()
     periods = sorted({round(float(p) / WEEKS, 2) for p in report.periods if np.isfinite(p)}, reverse=True)
     print("periods of the modes, in years:", *periods)
