@@ -99,7 +99,7 @@ def minimise(
     identity; with Marquardt's diagonal of ``J^T J`` far more descents end in a poor minimum, since
     directions that matter little are damped little and wander off.
 
-    SciPy's ``least_squares`` decomposes J itself in every step, which costs several times the rest: on a plant
+    SciPy's ``least_squares`` decomposes J itself in every step, which costs more than the rest: on a plant
     of 200 steps, 8 to 14 times the time, for fewer descents that reach the best minimum known. Its
     ``method="lm"`` also takes no fewer residuals than parameters, and no losses that overflow on the way.
 
