@@ -27,6 +27,16 @@ def peers(session: nox.Session) -> None:
     session.run("pytest", *selection, *session.posargs)
 
 
+@nox.session
+def fits(session: nox.Session) -> None:
+    """Run the examples on measured data, and compare a fit with jax-sysid's."""
+    session.install(".[test,bench]", "statsmodels", "jax-sysid")
+    # Packages whose data alone are used, without what they need for the rest.
+    session.install("--no-deps", "simbapy", "aeon")
+    session.run("pytest", "tests/test_examples.py", "tests/test_regressor.py", *session.posargs)
+    session.run("python", "-m", "bench.fits")
+
+
 def _runtime_library(name: str) -> str:
     """Return the path of one of the compiler's run-time libraries."""
     found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)

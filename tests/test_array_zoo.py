@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,12 @@ def big_endian(a: Array) -> Array:
     return a.astype(a.dtype.newbyteorder(">"))
 
 
+def byte_order_spelled_out(a: Array) -> Array:
+    """What files are read as: the same dtype by value, another by its letter."""
+    spelled = np.frombuffer(a.tobytes(), a.dtype.newbyteorder("<" if sys.byteorder == "little" else ">"))
+    return spelled.reshape(a.shape)
+
+
 def subclass(a: Array) -> Array:
     return a.copy().view(Subclass)
 
@@ -106,6 +113,7 @@ ZOO: dict[str, Callable[[Array], Array]] = {
         misaligned,
         inside_a_record,
         big_endian,
+        byte_order_spelled_out,
         subclass,
     )
 }

@@ -56,7 +56,7 @@ PUBLIC = {
 
 def modules(package: ModuleType = rnnbptt) -> list[ModuleType]:
     """Return the package and its modules, except those that other frameworks must be there for."""
-    optional = {"scipy", "matplotlib", "rich"}
+    optional = {"scipy", "matplotlib", "rich", "sklearn", "joblib", "threadpoolctl"}
     result = [package]
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         if found.name.endswith(("._core", ".__main__")) or found.name in ("rnnbptt.jax", "rnnbptt.torch"):
@@ -64,7 +64,7 @@ def modules(package: ModuleType = rnnbptt) -> list[ModuleType]:
         try:
             module = importlib.import_module(found.name)
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in optional:  # what only the demo needs
+            if (error.name or "").split(".")[0] not in optional:  # what only the demo and fits need
                 raise
             continue
         result += modules(module) if found.ispkg else [module]

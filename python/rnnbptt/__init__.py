@@ -68,3 +68,16 @@ __all__ = [
     "truncation_report",
     "vjp",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # It needs scikit-learn and SciPy, which are no dependencies of the rest.
+    if name == "LinearRNNRegressor":
+        from .fit import LinearRNNRegressor
+
+        return LinearRNNRegressor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "LinearRNNRegressor"])

@@ -146,7 +146,8 @@ def _cast(name: str, value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if not np.can_cast(value.dtype, dtype, "safe"):
         raise TypeError(f"{name} has dtype {value.dtype}, which cannot be cast safely to {dtype}")
     if value.dtype == dtype and value.dtype.isnative and value.flags.aligned:
-        return value
+        # A dtype may spell its byte order out, as those of files do: the same numbers, not the same dtype.
+        return value if value.dtype.byteorder in "=|" else value.view(dtype)
     return value.astype(dtype)
 
 
@@ -414,4 +415,4 @@ def out(
         raise ValueError(f"{name} must be writeable")
     if any(np.may_share_memory(value, other) for other in inputs):
         raise ValueError(f"{name} must not overlap an input")
-    return value
+    return value if value.dtype.byteorder in "=|" else value.view(dtype)

@@ -1,0 +1,212 @@
+"""The loss of a fit as a function of one vector: squared errors of known targets, and penalties."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..objective import Objective
+from ..trajectories import forward
+
+if TYPE_CHECKING:
+    from ..params import Params
+    from .experiments import Experiments, Real
+
+
+def largest_eigenvalue(W: Real) -> float:
+    """Return the largest modulus of an eigenvalue."""
+    return float(np.abs(np.linalg.eigvals(W)).max())
+
+
+def clipped(W: Real, bound: float) -> Real:
+    """Return the matrix itself, or one with the eigenvalues outside a circle moved onto it."""
+    if largest_eigenvalue(W) <= bound:
+        return W
+    values, vectors = np.linalg.eig(W)
+    # A little less, so that rounding does not lead out again.
+    moved = values * np.minimum(1.0, bound * (1 - 1e-12) / np.maximum(np.abs(values), 1e-300))
+    if np.linalg.cond(vectors) < 1e6:
+        result: Real = (vectors * moved @ np.linalg.inv(vectors)).real
+        if largest_eigenvalue(result) <= bound:
+            return result
+    # Eigenvectors too close to one another to be told apart: all eigenvalues give way.
+    return W * (bound * (1 - 1e-12) / largest_eigenvalue(W))
+
+
+class Problem:
+    r"""The loss that a fit minimises.
+
+    .. math::
+
+        L = \frac{1}{N} \sum_{\text{known}} (o - y)^2 + \alpha \|\text{weights}\|^2
+            + c \sum_i \max(0, |\lambda_i(W_{hh})| - \rho)^2
+
+    with N the number of known targets. The last sum runs over all eigenvalues: a sum over a function of
+    eigenvalues is smooth even where the largest of them change places.
+
+    Parameters
+    ----------
+    like : Params
+        Parameters whose shapes and terms are to be fitted.
+    data : Experiments
+    ridge : float
+        alpha.
+    max_spectral_radius : float or None
+        rho; no last sum when ``None``.
+    fit_h0 : bool
+        Whether the initial states are fitted; otherwise they are zero.
+    num_threads : int, optional
+    """
+
+    def __init__(
+        self,
+        like: Params,
+        data: Experiments,
+        *,
+        ridge: float = 0.0,
+        max_spectral_radius: float | None = None,
+        fit_h0: bool = True,
+        num_threads: int | None = None,
+    ) -> None:
+        self.like, self.data = like, data
+        self.ridge, self.radius, self.radius_weight = ridge, max_spectral_radius, 1.0
+        self.fit_h0 = fit_h0
+        self._flags = data.known
+        self._count = int(data.known.sum())
+        wrt = [name for name, _ in like.items()] + ["h0"] * fit_h0
+        self._whole_steps = bool((data.known.all(axis=2) == data.known.any(axis=2)).all())
+        options: dict[str, Any] = {"like": like, "wrt": wrt, "num_threads": num_threads}
+        steps, _, q = data.y.shape
+        lengths = data.lengths if len(data.lengths) > 1 else None
+        if self._whole_steps:
+            mask = None if data.known.all() else data.known.any(axis=2)
+            self._objective = Objective(data.x, data.y, mask=mask, lengths=lengths, **options)
+            return
+        # Some targets of a step are known and others not. Derivatives of the outputs by the parameters do not
+        # ask for targets; which of them count is settled here.
+        self._objective = Objective(data.x, data.y, lengths=lengths, **options)
+        running = int(data.lengths.sum()) if lengths is not None else steps
+        self._rescale = np.sqrt(running * q / self._count)
+        self._by_gradient = Objective(data.x, data.y, loss=self._known_alone, lengths=lengths, **options)
+
+    def _known_alone(self, o: Real, y: Real) -> tuple[float, Real]:
+        error = np.where(self._flags, o - y, 0.0)
+        return float(np.vdot(error, error)) / self._count, (2 / self._count) * error
+
+    def pack(self, params: Params, h0: Real) -> Real:
+        """Write parameters and initial states (B, h) as one vector."""
+        return self._objective.pack(params, h0) if self.fit_h0 else params.ravel()
+
+    def unpack(self, theta: Real) -> tuple[Params, Real]:
+        """Take a vector apart: parameters and initial states (B, h)."""
+        params, h0 = self._objective.unpack(theta)
+        if h0 is None:
+            h0 = np.zeros((len(self.data.lengths), params.shape[1]))
+        return params, h0
+
+    def spectral_radius(self, theta: Real) -> float:
+        """Largest modulus of an eigenvalue of ``W_hh``."""
+        return largest_eigenvalue(self.unpack(theta)[0].W_hh)
+
+    def within(self, theta: Real, bound: float) -> Real:
+        """Return the vector itself, or one with the eigenvalues of ``W_hh`` moved within `bound`."""
+        if self.spectral_radius(theta) <= bound:
+            return theta
+        result = theta.copy()
+        result[self._recurrent] = clipped(self.unpack(theta)[0].W_hh, bound).ravel()
+        return result
+
+    def held_out_error(self, theta: Real) -> float:
+        """Mean squared error of the held-out targets; inf where it overflows."""
+        params, h0 = self.unpack(theta)
+        with np.errstate(all="ignore"):
+            error = (forward(params, self.data.x, h0).o - self.data.y)[self.data.held_out]
+            result = float(np.mean(error**2))
+        return result if np.isfinite(result) else np.inf
+
+    # --- the forms optimisers ask for -----------------------------------------------------------------------
+
+    def loss(self, theta: Real) -> float:
+        """Evaluate L; inf where it overflows."""
+        with np.errstate(all="ignore"):
+            r = self._residuals(theta)
+            loss = 0.5 * float(r @ r) + self._penalty(theta)
+        return loss if np.isfinite(loss) else np.inf
+
+    def flat(self, theta: Real) -> tuple[float, Real]:
+        """Evaluate L and its gradient."""
+        with np.errstate(all="ignore"):
+            objective = self._objective if self._whole_steps else self._by_gradient
+            loss, gradient = objective.flat(theta)
+            size = self.like.size
+            gradient[:size] += 2 * self.ridge * theta[:size]
+            rows, excess = self._radius_rows(theta)
+            gradient[self._recurrent] += 2 * self.radius_weight * (excess @ rows)
+            loss += self._penalty(theta, excess)
+        if not (np.isfinite(loss) and np.isfinite(gradient).all()):
+            return np.inf, np.zeros_like(theta)  # a line search turns back from there
+        return loss, gradient
+
+    def normal_equations(self, theta: Real) -> tuple[Real, Real]:
+        """Evaluate ``J^T J`` and the gradient of L, with the penalties' residuals as rows of J."""
+        if self._whole_steps:
+            _, gradient, matrix = self._objective.gauss_newton(theta)
+        else:
+            J = self._objective.jac(theta)[self._flags.ravel()] * self._rescale
+            gradient = J.T @ self._residuals(theta)[self._flags.ravel()]
+            matrix = J.T @ J
+        size = self.like.size
+        gradient[:size] += 2 * self.ridge * theta[:size]
+        diagonal = np.arange(size)
+        matrix[diagonal, diagonal] += 2 * self.ridge
+        rows, excess = self._radius_rows(theta)
+        if len(excess):
+            gradient[self._recurrent] += 2 * self.radius_weight * (excess @ rows)
+            matrix[self._recurrent, self._recurrent] += 2 * self.radius_weight * (rows.T @ rows)
+        return matrix, gradient
+
+    # --- parts ----------------------------------------------------------------------------------------------
+
+    def _residuals(self, theta: Real) -> Real:
+        r: Real = self._objective.residuals(theta)
+        if not self._whole_steps:
+            r = np.where(self._flags.ravel(), r * self._rescale, 0.0)
+        return r
+
+    @property
+    def _recurrent(self) -> slice:
+        """Where W_hh stands in a vector."""
+        d, h, _ = self.like.shape
+        return slice(h * d, h * d + h * h)
+
+    def _penalty(self, theta: Real, excess: Real | None = None) -> float:
+        weights = theta[: self.like.size]
+        if excess is None:
+            excess = self._radius_rows(theta)[1]
+        return self.ridge * float(weights @ weights) + self.radius_weight * float(excess @ excess)
+
+    def _radius_rows(self, theta: Real) -> tuple[Real, Real]:
+        r"""Return ``|lambda_i| - rho`` where it is positive, and its derivatives by ``W_hh``, one row each.
+
+        With right and left eigenvectors v and u, :math:`\partial \lambda / \partial W = \bar u v^\top /
+        (u^H v)`.
+        """
+        h = self.like.shape[1]
+        nothing = np.zeros((0, h * h)), np.zeros(0)
+        if self.radius is None:
+            return nothing
+        W = theta[self._recurrent].reshape(h, h)
+        if not np.isfinite(W).all():
+            return np.zeros((1, h * h)), np.full(1, np.inf)
+        values, right = np.linalg.eig(W)
+        outside = np.abs(values) > self.radius
+        if not outside.any():
+            return nothing
+        try:
+            left = np.linalg.inv(right)  # row i is u_i^H / (u_i^H v_i)
+        except np.linalg.LinAlgError:  # a defective matrix, beside which others are not
+            left = np.linalg.pinv(right)
+        phase = values[outside].conj() / np.abs(values[outside])
+        rows = np.einsum("i,ia,bi->iab", phase, left[outside], right[:, outside]).real
+        return rows.reshape(len(rows), h * h), np.abs(values[outside]) - self.radius
