@@ -386,6 +386,11 @@ void scaled_powers(Run& run, Workspace& workspace, Index h, const double* W, Ind
     int wanted = std::max(digits + digits / 2, digits + 2);
     if (lacking < most_bits)
       wanted = std::max(wanted, digits + 2 + static_cast<int>(lacking) / arithmetic.bits());
+    // Every doubling of k loses about as many bits as the one before: enough for the last power, too.
+    const double spent = digits * arithmetic.bits() - bits;
+    const double further = std::log2(static_cast<double>(ks[count - 1]) / static_cast<double>(ks[i])) /
+                           std::log2(1 + static_cast<double>(ks[i]));
+    wanted = std::max(wanted, digits + static_cast<int>(std::min(spent * further, 1e3)) / arithmetic.bits());
     while (digits < wanted && (digits + 1) * Arithmetic::bits_for(h, digits + 1) <= most_bits) ++digits;
   }
 }
