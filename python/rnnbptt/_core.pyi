@@ -100,7 +100,6 @@ def linear_scan32(
     transpose: bool,
     s: _Array,
     piece: int,
-    keep: int,
     threads: int,
 ) -> None: ...
 def linear_scan64(
@@ -112,7 +111,6 @@ def linear_scan64(
     transpose: bool,
     s: _Array,
     piece: int,
-    keep: int,
     threads: int,
 ) -> None: ...
 def matrix_powers32(h: int, n: int, W: _Array, powers: _Array, threads: int) -> None: ...
