@@ -119,7 +119,7 @@ def truncation(left: Any, right: Any, W_qh: Any) -> None:
         title="What each lag is worth",
         xlim=(-1, 60),
     )
-    left.legend(frameon=False, loc=(0.55, 0.4))
+    left.legend(frameon=False, loc=(0.5, 0.4), fontsize="small", handlelength=1.2)
     left.grid(color="0.92", lw=0.6)
     left.set_axisbelow(True)
     rnnbptt.truncation_report(params, x, y, lags=200).plot(right)
