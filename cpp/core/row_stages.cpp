@@ -23,18 +23,22 @@ void RowStages<Scalar, State>::turn_back(Workspace& workspace) {
     targets_ = workspace.take<Scalar>(splits_ * block_ * stride_.o);
 }
 
-// A task for each split, which runs visit(from, to, split) over its blocks.
+template <typename Scalar, typename State>
+template <typename Task>
+Stage RowStages<Scalar, State>::over_splits(Rows& rows, double work_per_row, const Task& task) {
+  // Small enough for a std::function to hold in place, as long as `task` is two pointers.
+  return {splits_, work_per_row * static_cast<double>(rows.split_rows), task};
+}
+
 template <typename Scalar, typename State>
 template <typename Visit>
-Stage RowStages<Scalar, State>::over_blocks(Rows& rows, double work_per_row, const Visit& visit) {
-  return {splits_, work_per_row * static_cast<double>(rows.split_rows),
-          [this, &rows, work_per_row, visit](Index split, int worker) {
-            const Index end = std::min(rows.window.rows, (split + 1) * rows.split_rows);
-            for (Index from = split * rows.split_rows; from < end; from += block_) {
-              run_.checkpoint(worker, work_per_row * static_cast<double>(block_));
-              visit(from, std::min(end, from + block_), split);
-            }
-          }};
+void RowStages<Scalar, State>::for_blocks(const Rows& rows, Index split, int worker, double work_per_row,
+                                          const Visit& visit) {
+  const Index end = std::min(rows.window.rows, (split + 1) * rows.split_rows);
+  for (Index from = split * rows.split_rows; from < end; from += block_) {
+    run_.checkpoint(worker, work_per_row * static_cast<double>(block_));
+    visit(from, std::min(end, from + block_));
+  }
 }
 
 // --- s = Ctrl x + bias_s
@@ -42,12 +46,17 @@ Stage RowStages<Scalar, State>::over_blocks(Rows& rows, double work_per_row, con
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::inputs(Rows& rows) {
   rows.has_inputs = true;
-  return over_blocks(rows, static_cast<double>(model_.inputs * h_),
-                     [this, &rows](Index from, Index to, Index) {
-                       gather_inputs(rows, from, to);
-                       multiply<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, model_.Ctrl_T,
-                                        {model_.bias_s, 0}, {rows.s + from * stride_.s, stride_.s});
-                     });
+  return over_splits(rows, work_of_inputs(),
+                     [this, &rows](Index split, int worker) { inputs_of(rows, split, worker); });
+}
+
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::inputs_of(Rows& rows, Index split, int worker) {
+  for_blocks(rows, split, worker, work_of_inputs(), [&](Index from, Index to) {
+    gather_inputs(rows, from, to);
+    multiply<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, model_.Ctrl_T, {model_.bias_s, 0},
+                     {rows.s + from * stride_.s, stride_.s});
+  });
 }
 
 template <typename Scalar, typename State>
@@ -64,33 +73,38 @@ double RowStages<Scalar, State>::work_of_outputs() const {
 
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::outputs(Rows& rows, SequenceView<Scalar> o) {
-  return over_blocks(rows, work_of_outputs(), [this, &rows, o](Index first, Index to, Index) {
-    // Row 0 is a start state: it has no outputs, and nothing before it.
-    const Index from = std::max<Index>(first, 1);
-    if (from == to) return;
-    evaluate(rows, from, to);
-    scatter(rows.window, model_.L, rows.d, stride_.o, problem_.shape.q, from, to, o);
+  return over_splits(rows, work_of_outputs(), [this, &rows, o](Index split, int worker) {
+    for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
+      // Row 0 is a start state: it has no outputs, and nothing before it.
+      const Index from = std::max<Index>(first, 1);
+      if (from == to) return;
+      evaluate(rows, from, to);
+      scatter(rows.window, model_.L, rows.d, stride_.o, problem_.shape.q, from, to, o);
+    });
   });
 }
 
 template <typename Scalar, typename State>
-Stage RowStages<Scalar, State>::losses(Rows& rows, const Back& pass) {
+Stage RowStages<Scalar, State>::losses(Rows& rows) {
   if (model_.lifted) drop_last_states(rows);
   std::fill(losses_, losses_ + splits_, 0.0);
   const Index unset = model_.lifted ? rows.window.rows - 1 : 0;  // the one row of g that no outputs reach
   if (rows.window.rows > 0)
     std::fill(rows.g + unset * stride_.s, rows.g + (unset + 1) * stride_.s, Scalar{0});
-  const bool has_inputs = rows.has_inputs;
-  rows.has_inputs = true;
-  return over_blocks(rows, work_of_outputs(),
-                     [this, &rows, &pass, has_inputs](Index first, Index to, Index split) {
-                       if (!has_inputs) gather_inputs(rows, first, to);
-                       const Index from = std::max<Index>(first, 1);
-                       if (first == 0) std::fill(rows.d, rows.d + stride_.o, Scalar{0});
-                       if (from == to) return;
-                       differentiate(rows, pass, from, to, split);
-                       send_back(rows, pass, from, to, split);
-                     });
+  return over_splits(rows, work_of_outputs(),
+                     [this, &rows](Index split, int worker) { losses_of(rows, split, worker); });
+}
+
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
+  for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
+    if (!rows.has_inputs) gather_inputs(rows, first, to);
+    const Index from = std::max<Index>(first, 1);
+    if (first == 0) std::fill(rows.d, rows.d + stride_.o, Scalar{0});
+    if (from == to) return;
+    differentiate(rows, from, to, split);
+    send_back(rows, from, to, split);
+  });
 }
 
 template <typename Scalar, typename State>
@@ -106,13 +120,12 @@ void RowStages<Scalar, State>::evaluate(Rows& rows, Index from, Index to) {
 }
 
 template <typename Scalar, typename State>
-void RowStages<Scalar, State>::differentiate(Rows& rows, const Back& pass, Index from, Index to,
-                                             Index split) {
+void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, Index split) {
   const Index L = model_.L, q = problem_.shape.q;
-  if (pass.shift > 0) {
+  if (pass_->shift > 0) {
     // An earlier pass has left d_o there.
     const SequenceView<Scalar>& o = gradients_.o;
-    const SequenceView<const Scalar> later{o.at(pass.shift, 0), o.step, o.sequence};
+    const SequenceView<const Scalar> later{o.at(pass_->shift, 0), o.step, o.sequence};
     return gather(rows.window, L, later, q, from, to, rows.d, stride_.o);
   }
   if (problem_.loss == Loss::given) {
@@ -126,13 +139,13 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, const Back& pass, Index
 }
 
 template <typename Scalar, typename State>
-void RowStages<Scalar, State>::send_back(Rows& rows, const Back& pass, Index from, Index to, Index split) {
+void RowStages<Scalar, State>::send_back(Rows& rows, Index from, Index to, Index split) {
   const Scalar* o = rows.d + from * stride_.o;
   const Scalar* x = rows.x + from * stride_.x;
   const Scalar* s = rows.s + (from + state_row()) * stride_.s;
   multiply<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
                    {rows.g + (from + state_row()) * stride_.s, stride_.s});
-  const CoarseGradients<Scalar> set = pass.sums(split);
+  const CoarseGradients<Scalar> set = pass_->sums(split);
   if (set.Obs != nullptr) add_outer(to - from, o, stride_.o, model_.outputs, s, stride_.s, h_, set.Obs, h_);
   if (set.Direct != nullptr)
     for (const DirectBand<Scalar>& band : model_.direct)
@@ -142,7 +155,8 @@ void RowStages<Scalar, State>::send_back(Rows& rows, const Back& pass, Index fro
 }
 
 template <typename Scalar, typename State>
-double RowStages<Scalar, State>::add_losses(double loss) const {
+double RowStages<Scalar, State>::add_losses(Rows& rows, double loss) const {
+  rows.has_inputs = true;
   for (Index i = 0; i < splits_; ++i) loss += losses_[i];
   return loss;
 }
@@ -176,17 +190,23 @@ double RowStages<Scalar, State>::work_of_sums() const {
 }
 
 template <typename Scalar, typename State>
-Stage RowStages<Scalar, State>::sums(Rows& rows, const Back& pass) {
+Stage RowStages<Scalar, State>::sums(Rows& rows) {
   if (!model_.lifted) drop_last_states(rows);
-  return over_blocks(rows, work_of_sums(), [this, &rows, &pass](Index first, Index to, Index split) {
-    add_sums(rows, pass, std::max<Index>(first, 1), to, split);
-    if (gradients_.x && pass.shift == 0) input_gradients(rows, first, to);
+  return over_splits(rows, work_of_sums(),
+                     [this, &rows](Index split, int worker) { sums_of(rows, split, worker); });
+}
+
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
+  for_blocks(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
+    add_sums(rows, std::max<Index>(first, 1), to, split);
+    if (gradients_.x && pass_->shift == 0) input_gradients(rows, first, to);
   });
 }
 
 template <typename Scalar, typename State>
-void RowStages<Scalar, State>::add_sums(Rows& rows, const Back& pass, Index from, Index to, Index split) {
-  const CoarseGradients<Scalar> set = pass.sums(split);
+void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index split) {
+  const CoarseGradients<Scalar> set = pass_->sums(split);
   const Scalar* g = rows.g + from * stride_.s;
   const Scalar* x = rows.x + from * stride_.x;
   if (set.A != nullptr)

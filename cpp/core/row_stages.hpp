@@ -24,8 +24,9 @@ class RowStages {
         splits_(splits),
         h_(model.h) {}
 
-  // To be called once, before a backward pass.
+  // To be called once, before the first backward pass, and before each.
   void turn_back(Workspace& workspace);
+  void begin(const Back& pass) { pass_ = &pass; }
 
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
@@ -35,28 +36,36 @@ class RowStages {
 
   // o, the loss and d_o; what outputs send back to states, in g; sums over d_o. Reads s, of which the last
   // states may be lost from here on.
-  Stage losses(Rows& rows, const Back& pass);
+  Stage losses(Rows& rows);
   // The loss with the window's share, after that.
-  double add_losses(double loss) const;
+  double add_losses(Rows& rows, double loss) const;
   bool finite(const Rows& rows) const;
 
   // Sums over g; gradients of the inputs.
-  Stage sums(Rows& rows, const Back& pass);
+  Stage sums(Rows& rows);
 
  private:
   static constexpr bool is_wide = Windows<Scalar, State>::is_wide;
 
+  // A task for each split; for_blocks runs visit(from, to) over the blocks of one.
+  template <typename Task>
+  Stage over_splits(Rows& rows, double work_per_row, const Task& task);
   template <typename Visit>
-  Stage over_blocks(Rows& rows, double work_per_row, const Visit& visit);
+  void for_blocks(const Rows& rows, Index split, int worker, double work_per_row, const Visit& visit);
+
+  void inputs_of(Rows& rows, Index split, int worker);
+  void losses_of(Rows& rows, Index split, int worker);
+  void sums_of(Rows& rows, Index split, int worker);
 
   void gather_inputs(Rows& rows, Index from, Index to);
   void evaluate(Rows& rows, Index from, Index to);
-  void differentiate(Rows& rows, const Back& pass, Index from, Index to, Index split);
-  void send_back(Rows& rows, const Back& pass, Index from, Index to, Index split);
-  void add_sums(Rows& rows, const Back& pass, Index from, Index to, Index split);
+  void differentiate(Rows& rows, Index from, Index to, Index split);
+  void send_back(Rows& rows, Index from, Index to, Index split);
+  void add_sums(Rows& rows, Index from, Index to, Index split);
   void input_gradients(Rows& rows, Index from, Index to);
   void drop_last_states(Rows& rows);
 
+  double work_of_inputs() const { return static_cast<double>(model_.inputs * h_); }
   double work_of_outputs() const;
   double work_of_sums() const;
 
@@ -69,6 +78,7 @@ class RowStages {
   const CoarseModel<Scalar, State>& model_;
   const typename Windows<Scalar, State>::Strides stride_;
   const Index block_, splits_, h_;
+  const Back* pass_ = nullptr;
   double* losses_ = nullptr;   // (splits,)
   Scalar* targets_ = nullptr;  // (splits, block_) rows
 };

@@ -73,10 +73,11 @@ void Sweep<Scalar, State>::forward(Chain<Scalar, State>& chain) {
 template <typename Scalar, typename State>
 std::optional<double> Sweep<Scalar, State>::backward(Chain<Scalar, State>& chain, Back& pass) {
   const Index windows = windows_.count();
+  stages_.begin(pass);
   double loss = 0;
   // Whether to go on after the losses of a window.
-  const auto count_losses = [&](const Rows& rows) {
-    loss = stages_.add_losses(loss);
+  const auto count_losses = [&](Rows& rows) {
+    loss = stages_.add_losses(rows, loss);
     return !(gradients_.x && pass.shift == 0 && model_.lifted) || stages_.finite(rows);
   };
   for (Index w = windows - 1; w >= 0; --w) {
@@ -88,17 +89,17 @@ std::optional<double> Sweep<Scalar, State>::backward(Chain<Scalar, State>& chain
       stated_ = w;
     }
     if (!keep_ || w + 1 == windows) {
-      parallel(run_, {stages_.losses(rows, pass)});
+      parallel(run_, {stages_.losses(rows)});
       if (!count_losses(rows)) return std::nullopt;
     }
     chain.begin_adjoint(rows, pass.carry);
     Rows* before = keep_ && w > 0 ? &windows_.load(w - 1) : nullptr;
     Rows* after = keep_ && w + 1 < windows ? &windows_.load(w + 1) : nullptr;
-    chain.run(rows, before != nullptr ? stages_.losses(*before, pass) : Stage{},
-              after != nullptr ? stages_.sums(*after, pass) : Stage{});
+    chain.run(rows, before != nullptr ? stages_.losses(*before) : Stage{},
+              after != nullptr ? stages_.sums(*after) : Stage{});
     chain.end_adjoint(rows, pass.carry);
     if (before != nullptr && !count_losses(*before)) return std::nullopt;
-    if (!keep_ || w == 0) parallel(run_, {stages_.sums(rows, pass)});
+    if (!keep_ || w == 0) parallel(run_, {stages_.sums(rows)});
   }
   return loss;
 }
