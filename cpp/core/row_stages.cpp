@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/losses.hpp"
 
@@ -23,11 +24,11 @@ void RowStages<Scalar, State>::turn_back(Workspace& workspace) {
     targets_ = workspace.take<Scalar>(splits_ * block_ * stride_.o);
 }
 
+// A task that is no more than two pointers is held without asking for memory: small calls would feel it.
 template <typename Scalar, typename State>
-template <typename Task>
-Stage RowStages<Scalar, State>::over_splits(Rows& rows, double work_per_row, const Task& task) {
-  // Small enough for a std::function to hold in place, as long as `task` is two pointers.
-  return {splits_, work_per_row * static_cast<double>(rows.split_rows), task};
+Stage RowStages<Scalar, State>::over_splits(const Rows& rows, double work_per_row,
+                                            std::function<void(Index, int)> task) const {
+  return {splits_, work_per_row * static_cast<double>(rows.split_rows), std::move(task)};
 }
 
 template <typename Scalar, typename State>

@@ -2,6 +2,8 @@
 // the loss, the sums that gradients are made of.
 #pragma once
 
+#include <functional>
+
 #include "core/pass.hpp"
 #include "core/windows.hpp"
 
@@ -48,8 +50,7 @@ class RowStages {
   static constexpr bool is_wide = Windows<Scalar, State>::is_wide;
 
   // A task for each split; for_blocks runs visit(from, to) over the blocks of one.
-  template <typename Task>
-  Stage over_splits(Rows& rows, double work_per_row, const Task& task);
+  Stage over_splits(const Rows& rows, double work_per_row, std::function<void(Index, int)> task) const;
   template <typename Visit>
   void for_blocks(const Rows& rows, Index split, int worker, double work_per_row, const Visit& visit);
 
