@@ -78,7 +78,7 @@ def modules(package: ModuleType = rnnbptt) -> list[ModuleType]:
 def test_includes_point_one_way() -> None:
     # bindings -> core -> kernels; the public headers know nobody.
     forbidden = {
-        "kernels": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/|core/)',
+        "kernels": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/|core/|rnnbptt/)',
         "core": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/)',
         "include": r'^\s*#\s*include\s*[<"](pybind11|Python\.h|numpy|bindings/|core/|kernels/)',
     }
@@ -89,6 +89,12 @@ def test_includes_point_one_way() -> None:
             text = source.read_text(encoding="utf-8")
             assert not re.findall(pattern, text, re.MULTILINE), source
             assert not re.search(r"\bPy[A-Z]\w+\(|\bpy::|\bpybind11\b", text), source
+
+
+@pytest.mark.skipif(not CPP.is_dir(), reason="the C++ sources are not beside the tests")
+def test_bindings_have_no_defaults() -> None:
+    for source in (CPP / "bindings").glob("*.cpp"):
+        assert not re.search(r"py::arg\([^)]*\)\s*=", source.read_text(encoding="utf-8")), source
 
 
 @pytest.mark.skipif(not CPP.is_dir(), reason="the C++ sources are not beside the tests")

@@ -306,7 +306,7 @@ def test_picture_in_given_axes() -> None:
     assert spectral_report(detour()).plot(axes[1]) is figure
     assert not axes[0, 0].has_data()
     assert axes[1, 1].has_data()
-    with pytest.raises(ValueError, match="axes must be two"):
+    with pytest.raises(ValueError, match="axes must be 2"):
         spectral_report(detour()).plot(axes[1, :1])
 
 

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <exception>
 #include <functional>
 #include <string>
@@ -79,13 +80,27 @@ SequenceView<Scalar> output_sequence(const py::handle& object, const char* name,
   return {const_cast<Scalar*>(view.data), view.step, view.sequence};
 }
 
+// Sizes of the six parameters, in the order of Params, and of h0.
+inline std::array<Index, 7> sizes_of(const Shape& s) {
+  return {s.h * s.d, s.h * s.h, s.q * s.h, s.h, s.q, s.q * s.d, s.B * s.h};
+}
+
 // Six parameters, absent ones None, in the order of Params.
 template <typename Scalar>
-Params<const Scalar> params(const py::tuple& arrays, const Shape& s) {
+Params<const Scalar> params(const py::tuple& arrays, const Shape& shape) {
   if (arrays.size() != 6) misfit("params");
-  return {input<Scalar>(arrays[0], "W_hx", s.h * s.d), input<Scalar>(arrays[1], "W_hh", s.h * s.h),
-          input<Scalar>(arrays[2], "W_qh", s.q * s.h), input<Scalar>(arrays[3], "b_h", s.h),
-          input<Scalar>(arrays[4], "b_q", s.q),        input<Scalar>(arrays[5], "W_qx", s.q * s.d)};
+  const auto sizes = sizes_of(shape);
+  const auto at = [&](std::size_t i, const char* name) { return input<Scalar>(arrays[i], name, sizes[i]); };
+  return {at(0, "W_hx"), at(1, "W_hh"), at(2, "W_qh"), at(3, "b_h"), at(4, "b_q"), at(5, "W_qx")};
+}
+
+// The same to be written to.
+template <typename Scalar>
+Params<Scalar> output_params(const py::tuple& arrays, const Shape& shape) {
+  if (arrays.size() != 6) misfit("params");
+  const auto sizes = sizes_of(shape);
+  const auto at = [&](std::size_t i, const char* name) { return output<Scalar>(arrays[i], name, sizes[i]); };
+  return {at(0, "W_hx"), at(1, "W_hh"), at(2, "W_qh"), at(3, "b_h"), at(4, "b_q"), at(5, "W_qx")};
 }
 
 // Only the main thread hears of signals, and only it can ask for the GIL without risk: in another one, asking

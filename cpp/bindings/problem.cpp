@@ -82,11 +82,8 @@ class BoundProblem {
     to.o = output_sequence<Scalar>(d_o, "d_o", s.T + shift, s.B, s.q);
     to.shift = shift;
     if (shift > 0) {
-      if (!to.o || shifted.size() != 6) misfit("shifted");
-      to.shifted = {
-          output<Scalar>(shifted[0], "W_hx", s.h * s.d), output<Scalar>(shifted[1], "W_hh", s.h * s.h),
-          output<Scalar>(shifted[2], "W_qh", s.q * s.h), output<Scalar>(shifted[3], "b_h", s.h),
-          output<Scalar>(shifted[4], "b_q", s.q),        output<Scalar>(shifted[5], "W_qx", s.q * s.d)};
+      if (!to.o) misfit("d_o");
+      to.shifted = output_params<Scalar>(shifted, s);
     }
     Problem<Scalar> problem = problem_;
     problem.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
@@ -156,9 +153,7 @@ class BoundProblem {
     const auto to = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
     auto* states = output<Scalar>(last, "last", s.B * s.h);
     if (!to || (states != nullptr && problem_.lengths != nullptr)) misfit("o");
-    BorrowedWorkspace borrowed;
-    Workspace& workspace = borrowed.get();
-    without_gil(threads, [&](Run& run) {
+    in_workspace(threads, [&](Run& run, Workspace& workspace) {
       rnnbptt::outputs<Scalar>(run, workspace, from, problem_, to, states, schedule_);
     });
   }
@@ -185,15 +180,13 @@ class BoundProblem {
   };
 
   Parts parts_of(const Terms& terms) const {
-    const Shape& s = problem_.shape;
     const auto [b_h, b_q, W_qx, h0] = terms;
-    const Index sizes[7] = {s.h * s.d,         s.h * s.h,     s.q * s.h,
-                            b_h ? s.h : 0,     b_q ? s.q : 0, W_qx ? s.q * s.d : 0,
-                            h0 ? s.B * s.h : 0};
+    const bool held[7] = {true, true, true, b_h, b_q, W_qx, h0};
+    const auto sizes = sizes_of(problem_.shape);
     Parts parts;
-    for (int i = 0; i < 7; ++i) {
-      parts.at[i] = sizes[i] > 0 ? parts.size : -1;
-      parts.size += sizes[i];
+    for (std::size_t i = 0; i < 7; ++i) {
+      parts.at[i] = held[i] ? parts.size : -1;
+      if (held[i]) parts.size += sizes[i];
     }
     return parts;
   }
@@ -213,11 +206,10 @@ class BoundProblem {
   }
 
   Columns columns_at(const std::array<Index, 7>& first, Index total) const {
-    const Shape& s = problem_.shape;
-    const Index sizes[7] = {s.h * s.d, s.h * s.h, s.q * s.h, s.h, s.q, s.q * s.d, s.B * s.h};
+    const auto sizes = sizes_of(problem_.shape);
     for (std::size_t i = 0; i < 7; ++i)
       if (first[i] >= 0 && first[i] + sizes[i] > total) misfit("columns");
-    return {first[0], first[1], first[2], first[3], first[4], first[5], first[6], s.h, total};
+    return {first[0], first[1], first[2], first[3], first[4], first[5], first[6], problem_.shape.h, total};
   }
 
   // A point to linearize at: parameters, the problem with the point's own initial state, and the trajectory.
@@ -235,9 +227,9 @@ class BoundProblem {
     if (base == nullptr) misfit("theta");
     Point at{params_at(base, parts), problem_, {}, {}};
     if (parts.at[6] >= 0) at.problem.h0 = base + parts.at[6];
-    BorrowedWorkspace kept, spare;
-    Workspace &trajectory = kept.get(), &workspace = spare.get();
-    without_gil(threads, [&](Run& run) {
+    BorrowedWorkspace kept;
+    Workspace& trajectory = kept.get();
+    in_workspace(threads, [&](Run& run, Workspace& workspace) {
       const Shape& s = problem_.shape;
       trajectory.reset();
       const SequenceView<Scalar> hidden{trajectory.take<Scalar>(s.T * s.B * s.h), s.B * s.h, s.h};
@@ -283,7 +275,7 @@ void register_as(py::module_& module, const char* name) {
            py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
            py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"), py::arg("piece"),
            py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"),
-           py::arg("tangent") = false)
+           py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("d_o"), py::arg("shift"), py::arg("shifted"), py::arg("cuts"),
            py::arg("threads"))

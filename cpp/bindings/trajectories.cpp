@@ -23,9 +23,9 @@ void bound_forward(const std::tuple<Index, Index, Index, Index, Index>& sizes, c
   const auto* start = input<Scalar>(h0, "h0", s.B * s.h);
   const auto states = output_sequence<Scalar>(hidden, "hidden", s.T, s.B, s.h);
   const auto outputs = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
-  BorrowedWorkspace borrowed;
-  Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
-  without_gil(threads, [&](Run& run) { forward(run, workspace, s, model, from, start, states, outputs); });
+  in_workspace(threads, [&](Run& run, Workspace& workspace) {
+    forward(run, workspace, s, model, from, start, states, outputs);
+  });
 }
 
 template <typename Scalar>
@@ -37,9 +37,7 @@ void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::o
   const auto entering = sequence<Scalar>(v, "v", T, B, h, 3);
   const auto* start = input<Scalar>(s0, "s0", B * h);
   const auto states = output_sequence<Scalar>(s, "s", T, B, h);
-  BorrowedWorkspace borrowed;
-  Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
-  without_gil(threads, [&, T = T, B = B, h = h](Run& run) {
+  in_workspace(threads, [&, T = T, B = B, h = h](Run& run, Workspace& workspace) {
     linear_scan(run, workspace, T, B, h, matrix, entering, start, reverse, transpose, states, piece);
   });
 }
@@ -48,9 +46,8 @@ template <typename Scalar>
 void bound_matrix_powers(Index h, Index n, const py::object& W, const py::object& powers, int threads) {
   const auto* matrix = input<Scalar>(W, "W", h * h);
   auto* to = output<Scalar>(powers, "powers", (n + 1) * h * h);
-  BorrowedWorkspace borrowed;
-  Workspace& workspace = borrowed.get();  // with the GIL: a fork finds the stock unlocked
-  without_gil(threads, [&](Run& run) { matrix_powers(run, workspace, h, n, matrix, to); });
+  in_workspace(threads,
+               [&](Run& run, Workspace& workspace) { matrix_powers(run, workspace, h, n, matrix, to); });
 }
 
 template <typename Scalar>
@@ -74,9 +71,7 @@ void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, con
   const bool wide = py::isinstance<py::array_t<double>>(exponents);
   auto* scales = wide ? output<double>(exponents, "exponents", count) : nullptr;
   auto* integers = wide ? nullptr : output<std::int64_t>(exponents, "exponents", count);
-  BorrowedWorkspace borrowed;
-  Workspace& workspace = borrowed.get();
-  without_gil(threads, [&](Run& run) {
+  in_workspace(threads, [&](Run& run, Workspace& workspace) {
     workspace.reset();
     auto* copy = workspace.take<double>(h * h);
     std::copy(matrix, matrix + h * h, copy);
@@ -96,9 +91,7 @@ void bound_product(const std::tuple<Index, Index, Index>& sizes, const py::objec
   const auto* left = input<double>(A, "A", m * k);
   const auto* right = input<double>(B, "B", k * n);
   auto* to = output<double>(C, "C", m * n);
-  BorrowedWorkspace borrowed;
-  Workspace& workspace = borrowed.get();
-  without_gil(threads, [&, m = m, k = k, n = n](Run& run) {
+  in_workspace(threads, [&, m = m, k = k, n = n](Run& run, Workspace& workspace) {
     workspace.reset();
     auto* copy = workspace.take<double>(k * n);
     std::copy(right, right + k * n, copy);
@@ -120,7 +113,7 @@ void register_trajectories(py::module_& module) {
   register_as<float>(module, "32");
   register_as<double>(module, "64");
   module.def("scaled_powers", &bound_scaled_powers, py::arg("h"), py::arg("W"), py::arg("ks"),
-             py::arg("mantissas"), py::arg("exponents"), py::arg("threads"), py::arg("bits") = 53);
+             py::arg("mantissas"), py::arg("exponents"), py::arg("threads"), py::arg("bits"));
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));

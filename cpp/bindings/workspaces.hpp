@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "bindings/arrays.hpp"
 #include "core/workspace.hpp"
 
 namespace rnnbptt::bindings {
@@ -51,5 +52,13 @@ class BorrowedWorkspace {
 
   std::unique_ptr<Workspace> workspace_;
 };
+
+// Calls work(run, workspace) without the GIL. The workspace is had with it: a fork finds the stock unlocked.
+template <typename Work>
+void in_workspace(int threads, const Work& work) {
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();
+  without_gil(threads, [&](Run& run) { work(run, workspace); });
+}
 
 }  // namespace rnnbptt::bindings

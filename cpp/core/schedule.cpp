@@ -103,7 +103,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     longest = std::max(longest, static_cast<double>(problem.length(b)));
   }
 
-  // Cycles of a gradient with L steps in one; the counts of products are those of gradient.cpp.
+  // Cycles of a gradient with L steps in one; the counts of products are those of row_stages.cpp.
   Schedule best;
   best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();

@@ -222,6 +222,22 @@ void parallel(Run& run, Index tasks, double work, const std::function<void(Index
   }
 }
 
+void parallel(Run& run, std::initializer_list<Stage> stages) {
+  Index tasks = 0;
+  double work = 0;
+  for (const Stage& stage : stages) {
+    tasks += stage.tasks;
+    work += stage.work * static_cast<double>(stage.tasks);
+  }
+  if (tasks == 0) return;
+  parallel(run, tasks, work / static_cast<double>(tasks), [&](Index i, int worker) {
+    for (const Stage& stage : stages) {
+      if (i < stage.tasks) return stage.task(i, worker);
+      i -= stage.tasks;
+    }
+  });
+}
+
 void prepare_threads() {
   pool();
   threads_setting();

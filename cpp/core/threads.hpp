@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
@@ -13,5 +14,15 @@ namespace rnnbptt {
 // exception of a task ends the others and is thrown here. Tasks must not depend on which worker runs them or
 // in what order.
 void parallel(Run& run, Index tasks, double work, const std::function<void(Index, int)>& task);
+
+// A call of parallel that may run beside others.
+struct Stage {
+  Index tasks = 0;
+  double work = 0;
+  std::function<void(Index, int)> task;
+};
+
+// Runs stages side by side; their tasks must not depend on one another.
+void parallel(Run& run, std::initializer_list<Stage> stages);
 
 }  // namespace rnnbptt

@@ -1,4 +1,4 @@
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,31 +10,7 @@ _Terms: TypeAlias = tuple[bool, bool, bool, bool]
 
 __version__: str
 
-class Problem(Protocol):
-    def gradient(
-        self,
-        params: _Arrays,
-        wanted: tuple[str | None, ...],
-        d_h0: _Array | None,
-        d_x: _Array | None,
-        d_o: _Array | None,
-        shift: int,
-        shifted: _Arrays,
-        cuts: _Array | None,
-        threads: int,
-    ) -> tuple[float, _Arrays]: ...
-    def flat(self, theta: object, terms: _Terms, threads: int) -> tuple[float, _Array] | None: ...
-    def outputs(self, params: _Arrays, o: _Array, last: _Array | None, threads: int) -> None: ...
-    def residuals(self, theta: _Array, terms: _Terms, r: _Array, threads: int) -> None: ...
-    def jacobian(
-        self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, J: _Array, threads: int
-    ) -> None: ...
-    def gauss_newton(
-        self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, matrix: _Array, threads: int
-    ) -> None: ...
-    def taken(self) -> dict[str, Any]: ...
-
-class _Problem:
+class Problem:
     def __init__(
         self,
         *,
@@ -57,7 +33,7 @@ class _Problem:
         memory_limit: float,
         bias: bool,
         input_gradient: bool,
-        tangent: bool = False,
+        tangent: bool,
     ) -> None: ...
     def gradient(
         self,
@@ -82,8 +58,8 @@ class _Problem:
     ) -> None: ...
     def taken(self) -> dict[str, Any]: ...
 
-class Problem32(_Problem): ...
-class Problem64(_Problem): ...
+class Problem32(Problem): ...
+class Problem64(Problem): ...
 
 def forward32(
     shape: _Shape, params: _Arrays, x: _Array, h0: _Array | None, hidden: _Array, o: _Array, threads: int
@@ -122,7 +98,7 @@ def scaled_powers(
     mantissas: _Array,
     exponents: NDArray[np.float64] | NDArray[np.int64],
     threads: int,
-    bits: int = 53,
+    bits: int,
 ) -> None: ...
 def product(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, threads: int) -> None: ...
 def panel_product_rate(dtype: str, threads: int) -> float: ...

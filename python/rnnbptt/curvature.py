@@ -82,6 +82,12 @@ class Layout:
         first = tuple(at - less for at, less in zip(self.first, skipped, strict=True))
         return first, self.size - sum(hole.stop - hole.start for hole in self.holes)
 
+    def clear_holes(self, vector: FloatArray) -> FloatArray:
+        """Write zeros into the holes of a vector, and return it."""
+        for hole in self.holes:
+            vector[hole] = 0
+        return vector
+
     def vector(self, name: str, value: ArrayLike) -> FloatArray:
         """Return `value` as a vector of this layout."""
         return _validate.array(name, value, self.like.dtype, (self.size,))
@@ -317,16 +323,11 @@ class Curvature:
         layout, vector, dataset, _ = self._at(theta)
         along = layout.vector("v", v)
         if layout.holes:
-            along = along.copy()
-            for hole in layout.holes:
-                along[hole] = 0
+            along = layout.clear_holes(along.copy())
         if self._hessian is None:
             targets = dataset.targets(self._loss, self._y)
             self._hessian = HessianProduct(layout.like, dataset, self._loss, targets, layout.terms[3])
-        product = self._hessian(vector, along, self._threads)
-        for hole in layout.holes:
-            product[hole] = 0
-        return product
+        return layout.clear_holes(self._hessian(vector, along, self._threads))
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
         raise NotImplementedError

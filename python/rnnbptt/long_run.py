@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _core, _validate
 from .growth import stability_distance
-from .powers import power_norms
+from .powers import FLOAT64_BITS, power_norms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,8 @@ def rate_of_powers(W: FloatArray, num_threads: int | None) -> Rate:
     h = len(W)
     ks = 2 ** np.arange(OCTAVES + 1, dtype=np.int64)
     mantissas, scales = np.empty((len(ks), h, h)), np.empty(len(ks))
-    _core.scaled_powers(h, W, ks, mantissas, scales, _validate.num_threads(num_threads))
+    threads = _validate.num_threads(num_threads)
+    _core.scaled_powers(h, W, ks, mantissas, scales, threads, FLOAT64_BITS)
     with np.errstate(divide="ignore"):
         norms = np.log2(np.linalg.norm(mantissas, "fro", axis=(1, 2))) + scales
         traces = np.log2(np.abs(np.trace(mantissas, axis1=1, axis2=2))) + scales

@@ -192,8 +192,7 @@ class Objective(Curvature):
             return loss, layout.join(gradients)
         result = problem.flat(vector, layout.terms, self._threads)
         assert result is not None
-        for hole in layout.holes:
-            result[1][hole] = 0
+        layout.clear_holes(result[1])
         return result
 
     def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:

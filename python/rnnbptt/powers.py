@@ -18,6 +18,8 @@ _MATRIX_POWERS = {np.dtype(np.float32): _core.matrix_powers32, np.dtype(np.float
 Order = Literal[2, "fro", 1] | float
 #: Bits, relative to the Frobenius norm over h, that make every norm right to 2^-34.
 _BITS = 35
+#: Bits of a float64.
+FLOAT64_BITS = 53
 #: Scalars of powers held at a time.
 _AT_ONCE = 2**22
 

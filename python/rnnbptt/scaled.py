@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .powers import FLOAT64_BITS
 from .trajectories import linear_scan
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def contract(a: Scaled, b: Scaled) -> Scaled:
 def power(W: Real, n: int, threads: int) -> Scaled:
     """Return the power ``W^n``, right to the last bit, under one exponent."""
     mantissas, exponents = np.empty((1, *W.shape)), np.empty(1, np.int64)
-    _core.scaled_powers(len(W), W, np.array([n]), mantissas, exponents, threads)
+    _core.scaled_powers(len(W), W, np.array([n]), mantissas, exponents, threads, FLOAT64_BITS)
     return normalised(mantissas[0], exponents[0], axes=2)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _core, _validate
+from . import _core, _validate, scaled
 from .dataset import Backflow, Dataset
 from .params import PARAMETERS, Gradients, Params
 from .trajectories import states
@@ -217,12 +217,9 @@ def _windows(part: _Part, params: Params, d_o: FloatArray, C: int, tau: int) -> 
 
 def _power(W: FloatArray, k: int, threads: int) -> NDArray[np.float64]:
     """Return ``W^k`` right to the last bit; entries out of range become inf or 0."""
-    h = len(W)
-    mantissa, exponent = np.empty((1, h, h)), np.empty(1, np.int64)
-    wide = np.ascontiguousarray(W, np.float64)
-    _core.scaled_powers(h, wide, np.array([k], np.int64), mantissa, exponent, threads)
-    power: NDArray[np.float64] = np.ldexp(mantissa[0], np.clip(exponent[0], -5000, 5000))
-    return power
+    power = scaled.power(np.ascontiguousarray(W, np.float64), k, threads)
+    entries: NDArray[np.float64] = np.ldexp(power.mantissa, np.clip(power.exponent, -5000, 5000))
+    return entries
 
 
 def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple[NDArray[np.float64], int]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .long_run import exp2, rounding
-from .reporting import BLUE, ORANGE, WIDTH, finish, jsonable
+from .reporting import BLUE, ORANGE, WIDTH, drawing_axes, finish, jsonable
 from .verdict import number, power_of_two
 
 if TYPE_CHECKING:
@@ -210,15 +210,7 @@ class SpectralReport:
         ValueError
             If `axes` are not two.
         """
-        try:
-            import matplotlib.figure
-        except ImportError as error:
-            raise ImportError("plots need matplotlib: pip install 'rnnbptt[plot]'") from error
-        if axes is None:
-            figure = matplotlib.figure.Figure(figsize=(10, 4.4), layout="constrained")
-            axes = figure.subplots(1, 2)
-        if len(axes) != 2:
-            raise ValueError(f"axes must be two matplotlib Axes, not {len(axes)}")
+        axes = drawing_axes(axes, 2)
         self._plot_eigenvalues(axes[0])
         self._plot_norms(axes[1])
         return axes[0].figure

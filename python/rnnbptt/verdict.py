@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import reporting
 from .long_run import exp2, rounding
 
 if TYPE_CHECKING:
@@ -97,11 +98,10 @@ def number(value: float) -> str:
 
 
 def power_of_two(exponent: float) -> str:
-    """Return 2^exponent as a decimal number, also beyond float64."""
+    """Return 2^exponent as a decimal number, with the digits of `number` where float64 reaches."""
     if exponent == math.inf or abs(exponent) < 1000:
         return number(exp2(exponent))
-    power, decimal = exponent * math.log10(2), math.floor(exponent * math.log10(2))
-    return f"{10 ** (power - decimal):.2f}e{decimal:+d}"
+    return reporting.power_of_two(exponent)
 
 
 def steps(count: float) -> str:

@@ -1,0 +1,149 @@
+#include "core/sweep.hpp"
+
+#include <algorithm>
+
+namespace rnnbptt {
+namespace {
+
+// Windows that the stages of a sweep run through at once.
+constexpr Index side_by_side = 3;
+
+}  // namespace
+
+template <typename Scalar, typename State>
+Sweep<Scalar, State>::Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem,
+                            const Gradients<Scalar>& gradients, const Schedule& schedule,
+                            Coarsening<Scalar, State>& coarsening)
+    : run_(run),
+      workspace_(workspace),
+      problem_(problem),
+      gradients_(gradients),
+      schedule_(schedule),
+      coarsening_(coarsening),
+      model_(coarsening.model()),
+      windows_(problem, model_, schedule),
+      stages_(run, problem, gradients, model_, windows_, schedule.splits),
+      keep_(schedule.keep && windows_.count() > 1) {}
+
+template <typename Scalar, typename State>
+std::optional<double> Sweep<Scalar, State>::differentiate() {
+  windows_.allocate(workspace_, keep_ ? side_by_side : 1, keep_);
+  windows_.allocate_gradients(workspace_, static_cast<bool>(gradients_.x));
+  Chain<Scalar, State> chain(run_, workspace_, problem_, model_, windows_, schedule_);
+  forward(chain);
+  chain.turn_back();
+  stages_.turn_back(workspace_);
+
+  const Index states = problem_.shape.B * problem_.shape.h;
+  Back pass = pass_for(gradients_.params, 0);
+  if (problem_.d_hT != nullptr) std::copy(problem_.d_hT, problem_.d_hT + states, pass.carry);
+  const std::optional<double> loss = backward(chain, pass);
+  if (!loss) return loss;
+  pass.finish(run_);
+  if (gradients_.h0 != nullptr)
+    std::transform(pass.carry, pass.carry + states, gradients_.h0,
+                   [](State v) { return static_cast<Scalar>(v); });
+  if (gradients_.shift > 0) {
+    // The same states once more, for d_o of later steps.
+    Back later = pass_for(gradients_.shifted, gradients_.shift);
+    backward(chain, later);
+    later.finish(run_);
+  }
+  if (gradients_.x) clear_behind_ends(gradients_.x, problem_.shape.d);
+  if (gradients_.o) clear_behind_ends(gradients_.o, problem_.shape.q);
+  return loss;
+}
+
+// Without room for all states, only those that windows start from are kept; the last window is then run by
+// the backward pass alone.
+template <typename Scalar, typename State>
+void Sweep<Scalar, State>::forward(Chain<Scalar, State>& chain) {
+  const Index windows = windows_.count();
+  parallel(run_, {stages_.inputs(windows_.load(0))});
+  for (Index w = 0; w < windows; ++w) {
+    Rows& rows = windows_.load(w);
+    chain.begin_states(rows);
+    chain.run(rows, keep_ && w + 1 < windows ? stages_.inputs(windows_.load(w + 1)) : Stage{});
+    chain.keep_states(rows);
+    if (!keep_ && w + 1 < windows) parallel(run_, {stages_.inputs(windows_.load(w + 1))});
+  }
+  stated_ = windows - 1;
+}
+
+template <typename Scalar, typename State>
+std::optional<double> Sweep<Scalar, State>::backward(Chain<Scalar, State>& chain, Back& pass) {
+  const Index windows = windows_.count();
+  stages_.begin(pass);
+  double loss = 0;
+  // Whether to go on after the losses of a window.
+  const auto count_losses = [&](Rows& rows) {
+    loss = stages_.add_losses(rows, loss);
+    return !(gradients_.x && pass.shift == 0 && model_.lifted) || stages_.finite(rows);
+  };
+  for (Index w = windows - 1; w >= 0; --w) {
+    Rows& rows = windows_.load(w);
+    if (!keep_ && stated_ != w) {
+      parallel(run_, {stages_.inputs(rows)});
+      chain.begin_states(rows);
+      chain.run(rows);
+      stated_ = w;
+    }
+    if (!keep_ || w + 1 == windows) {
+      parallel(run_, {stages_.losses(rows)});
+      if (!count_losses(rows)) return std::nullopt;
+    }
+    chain.begin_adjoint(rows, pass.carry);
+    Rows* before = keep_ && w > 0 ? &windows_.load(w - 1) : nullptr;
+    Rows* after = keep_ && w + 1 < windows ? &windows_.load(w + 1) : nullptr;
+    chain.run(rows, before != nullptr ? stages_.losses(*before) : Stage{},
+              after != nullptr ? stages_.sums(*after) : Stage{});
+    chain.end_adjoint(rows, pass.carry);
+    if (before != nullptr && !count_losses(*before)) return std::nullopt;
+    if (!keep_ || w == 0) parallel(run_, {stages_.sums(rows)});
+  }
+  return loss;
+}
+
+template <typename Scalar, typename State>
+void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, State* last) {
+  const Index windows = windows_.count(), h = problem_.shape.h;
+  windows_.allocate(workspace_, windows > 1 ? side_by_side : 1, false);
+  Chain<Scalar, State> chain(run_, workspace_, problem_, model_, windows_, schedule_);
+  const Index complete = problem_.shape.T / model_.L;
+  const Index holder = std::min(complete / windows_.length(), windows - 1);
+  parallel(run_, {stages_.inputs(windows_.load(0))});
+  for (Index w = 0; w < windows; ++w) {
+    Rows& rows = windows_.load(w);
+    chain.begin_states(rows);
+    chain.run(rows, w + 1 < windows ? stages_.inputs(windows_.load(w + 1)) : Stage{},
+              w > 0 ? stages_.outputs(windows_.load(w - 1), o) : Stage{});
+    chain.keep_states(rows);
+    if (last == nullptr || w != holder) continue;
+    for (const Segment& segment : rows.window.segments) {
+      const State* state = chain.state(segment, complete - w * windows_.length());
+      std::copy(state, state + h, last + segment.sequence * h);
+    }
+  }
+  parallel(run_, {stages_.outputs(windows_.load(windows - 1), o)});
+  clear_behind_ends(o, problem_.shape.q);
+}
+
+template <typename Scalar, typename State>
+Pass<Scalar, State> Sweep<Scalar, State>::pass_for(const Params<Scalar>& wanted, Index shift) {
+  const Index states = problem_.shape.B * problem_.shape.h;
+  return {workspace_, coarsening_, wanted, schedule_.splits, states, shift};
+}
+
+// Steps behind the end of a sequence influence nothing.
+template <typename Scalar, typename State>
+void Sweep<Scalar, State>::clear_behind_ends(SequenceView<Scalar> sequence, Index size) const {
+  for (Index b = 0; b < problem_.shape.B; ++b)
+    for (Index t = problem_.length(b); t < problem_.shape.T; ++t)
+      std::fill(sequence.at(t, b), sequence.at(t, b) + size, Scalar{0});
+}
+
+template class Sweep<float, float>;
+template class Sweep<float, double>;
+template class Sweep<double, double>;
+
+}  // namespace rnnbptt
