@@ -195,6 +195,7 @@ template <typename Work>
 xla::Error* answer(xla::CallFrame* frame, const Work& work) noexcept {
   if (frame->extension != nullptr && frame->extension->type == xla::metadata_type) {
     xla::Metadata& metadata = *reinterpret_cast<xla::MetadataExtension*>(frame->extension)->metadata;
+    if (metadata.struct_size < offsetof(xla::Metadata, traits) + sizeof(metadata.traits)) return nullptr;
     const int minor = std::min(xla::api_minor, frame->api->version.minor);
     metadata.api_version = {sizeof(xla::Version), nullptr, xla::api_major, minor};
     metadata.traits = 0;

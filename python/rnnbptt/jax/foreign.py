@@ -1,7 +1,8 @@
-"""The engine as functions that XLA calls by itself: a compiled program enters them without Python or the GIL."""
+"""The engine as functions that XLA calls by itself: compiled programs enter them without Python or GIL."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
 _PREFIX = "rnnbptt_"
 
 
-def register() -> bool:
-    """Make the functions known to XLA, and return whether it takes them.
+@functools.cache
+def available() -> bool:
+    """Make the functions known to XLA, once, and return whether it takes them.
 
-    XLA asks each for the version of the interface it was written for (``cpp/bindings/xla_ffi.hpp``).
+    XLA asks each for the version of the interface it was written for (``cpp/bindings/xla_ffi.hpp``). It does
+    so when its CPU backend starts, which a version it does not know would keep from starting: therefore not
+    before.
     """
     try:
+        jax.devices("cpu")
         for name, function in _core.xla_handlers.items():
             jax.ffi.register_ffi_target(_PREFIX + name, function, platform="cpu")
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return False
     return True
-
-
-#: Whether programs are compiled to call these functions, rather than back to Python.
-available = register()
 
 
 def lowering(name: str, **places: tuple[int, ...]) -> Callable[..., Any]:

@@ -153,7 +153,7 @@ def _register_native(
         return [jnp.asarray(r) for r in numpy_function(*map(np.asarray, args), **parameters)]
 
     def lowering(ctx: Any, *args: Any, **parameters: Any) -> Any:
-        if foreign.available:
+        if foreign.available():
             return foreign.lowering(name, **parameters)(ctx, *args)
 
         def callback(*arrays: Any) -> Any:
