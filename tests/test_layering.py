@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import shutil
@@ -146,7 +147,7 @@ print(*sorted(new - set(sys.stdlib_module_names)))
     assert names <= {"rnnbptt", "numpy"}
 
 
-def test_import_is_quick() -> None:
+def test_import_is_quick(tmp_path: Path) -> None:
     code = """
 import time
 before = time.process_time()
@@ -155,15 +156,29 @@ between = time.process_time()
 import rnnbptt
 print(between - before, time.process_time() - between)
 """
-    # The best of several: each is disturbed by what else the machine does.
+    # With bytecode, as installed; the best of several, each being disturbed by what else the machine does.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     runs = [
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
         ).stdout.split()
         for _ in range(5)
     ]
     numpy_alone, ours = (min(float(run[i]) for run in runs) for i in (0, 1))
-    assert ours < numpy_alone  # by how much depends on what else runs here: some 0.03 s, of 0.1 s
+    assert ours < max(0.03, numpy_alone / 2)  # seen: 0.01 s, beside 0.1 s
+
+
+def test_no_module_hides_a_name_that_is_imported_on_demand() -> None:
+    code = """
+import importlib, sys
+import rnnbptt
+for name, module in rnnbptt._ON_DEMAND.items():
+    if module != "fit":
+        value = getattr(importlib.import_module(f"rnnbptt.{module}"), name)
+        assert getattr(rnnbptt, name) is value, name
+assert {"LinearRNNRegressor", "reference", *rnnbptt.__all__} <= set(dir(rnnbptt))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_import_warns_of_nothing_and_says_nothing() -> None:

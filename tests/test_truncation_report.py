@@ -13,7 +13,7 @@ import pytest
 import rnnbptt
 from problems import Case, build, draw
 from rnnbptt.scaled import Real
-from rnnbptt.truncation_report import TruncationReport, truncation_report
+from rnnbptt.truncation_costs import TruncationReport, truncation_report
 
 CURVE = 1e-10
 """What a bias or a cosine may differ from that of a gradient truncated by itself."""

@@ -31,6 +31,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   });
   rnnbptt::bindings::register_problem(module);
   rnnbptt::bindings::register_trajectories(module);
+  rnnbptt::bindings::register_xla(module);
   module.def("get_num_threads", &rnnbptt::default_threads);
   module.def("set_num_threads", &rnnbptt::set_default_threads, py::arg("threads"));
   module.def("build", [] {

@@ -7,5 +7,6 @@ namespace rnnbptt::bindings {
 
 void register_problem(pybind11::module_& module);
 void register_trajectories(pybind11::module_& module);
+void register_xla(pybind11::module_& module);
 
 }  // namespace rnnbptt::bindings

@@ -6,6 +6,9 @@
 optimiser; `vjp` takes a loss of your own; `rnnbptt.reference` is the same in plain NumPy, as equations.
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 try:
     from . import _core
 except ImportError as error:  # pragma: no cover - only in a tree that was not built
@@ -15,23 +18,25 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
         f"the extension rnnbptt._core is not built ({error}): run 'pip install .' in the source tree"
     ) from error
 
-from . import reference
 from .clipping import clip_by_global_norm
-from .curvature import GaussNewton
-from .flow import GradientFlow, gradient_flow
-from .hessian import hvp
-from .jacobian import output_jacobian
 from .objective import Objective, loss_and_grad, vjp
 from .params import Gradients, Params, Trajectory
-from .powers import matrix_powers, power_norms
 from .runtime import build_info, get_num_threads, set_num_threads
-from .schedule import Schedule, explain
-from .spectrum import spectral_report
-from .spectrum_report import SpectralReport
-from .tangents import jvp
 from .trajectories import forward, linear_scan, state_gradients
 from .truncation import Chunked, Randomized, Sliding
-from .truncation_report import TruncationReport, truncation_report
+
+if TYPE_CHECKING:
+    from . import reference
+    from .curvature import GaussNewton
+    from .flow import GradientFlow, gradient_flow
+    from .hessian import hvp
+    from .jacobian import output_jacobian
+    from .powers import matrix_powers, power_norms
+    from .schedule import Schedule, explain
+    from .spectrum import spectral_report
+    from .spectrum_report import SpectralReport
+    from .tangents import jvp
+    from .truncation_costs import TruncationReport, truncation_report
 
 __version__ = _core.__version__
 
@@ -70,14 +75,36 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # It needs scikit-learn and SciPy, which are no dependencies of the rest.
-    if name == "LinearRNNRegressor":
-        from .fit import LinearRNNRegressor
+# What is imported when first asked for, and from where, so that importing the package costs little beside
+# NumPy. No module has the name of something in here, which it would hide once it is imported.
+_ON_DEMAND = {
+    "GaussNewton": "curvature",
+    "GradientFlow": "flow",
+    "LinearRNNRegressor": "fit",  # needs scikit-learn and SciPy, which are no dependencies of the rest
+    "Schedule": "schedule",
+    "SpectralReport": "spectrum_report",
+    "TruncationReport": "truncation_costs",
+    "explain": "schedule",
+    "gradient_flow": "flow",
+    "hvp": "hessian",
+    "jvp": "tangents",
+    "matrix_powers": "powers",
+    "output_jacobian": "jacobian",
+    "power_norms": "powers",
+    "spectral_report": "spectrum",
+    "truncation_report": "truncation_costs",
+}
 
-        return LinearRNNRegressor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name == "reference":
+        return _import_module(".reference", __name__)
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(f".{_ON_DEMAND[name]}", __name__), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "LinearRNNRegressor"])
+    return sorted({*globals(), *_ON_DEMAND, "reference"})

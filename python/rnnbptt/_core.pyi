@@ -9,6 +9,7 @@ _Shape: TypeAlias = tuple[int, int, int, int, int]
 _Terms: TypeAlias = tuple[bool, bool, bool, bool]
 
 __version__: str
+xla_handlers: dict[str, Any]
 
 class Problem:
     def __init__(

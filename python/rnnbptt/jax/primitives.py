@@ -28,6 +28,7 @@ from jax.interpreters import ad, batching, mlir
 
 from .. import bridge
 from ..bridge import NAMES
+from . import foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,14 +142,20 @@ def _pull_shapes(*args: Any, present: Index, wrt: Index) -> list[Any]:
 
 
 def _register_native(
-    primitive: Primitive, numpy_function: Callable[..., Any], shapes: Callable[..., Any]
+    primitive: Primitive, name: str, numpy_function: Callable[..., Any], shapes: Callable[..., Any]
 ) -> None:
-    """Have a primitive computed by the engine: at once outside jit, by a call back to Python inside."""
+    """Have a primitive computed by the engine: at once outside jit, as a function of XLA's inside.
+
+    Where this XLA does not know such functions, by a call back to Python.
+    """
 
     def eager(*args: Any, **parameters: Any) -> list[Any]:
         return [jnp.asarray(r) for r in numpy_function(*map(np.asarray, args), **parameters)]
 
     def lowering(ctx: Any, *args: Any, **parameters: Any) -> Any:
+        if foreign.available():
+            return foreign.lowering(name, **parameters)(ctx, *args)
+
         def callback(*arrays: Any) -> Any:
             return numpy_function(*map(np.asarray, arrays), **parameters)
 
@@ -174,8 +181,8 @@ def _register_composite(
     mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
 
 
-_register_native(run_p, _run_numpy, _run_shapes)
-_register_native(pull_p, _pull_numpy, _pull_shapes)
+_register_native(run_p, "run", _run_numpy, _run_shapes)
+_register_native(pull_p, "pull", _pull_numpy, _pull_shapes)
 _register_composite(
     push_p, _push_by_run, lambda *args, present, wrt: _run_shapes(*args[: len(present)], present=present)
 )

@@ -15,7 +15,7 @@ from ..objective import LOSSES
 from ..output_files import FORMATS, unwritable
 from ..reporting import WIDTH
 from ..spectrum import spectral_report
-from ..truncation_report import truncation_report
+from ..truncation_costs import truncation_report
 from .data import read_data
 from .weights import read_weights
 
