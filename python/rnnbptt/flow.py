@@ -388,14 +388,10 @@ def gradient_flow(
         total = terms.total(h)
         mantissa = total.mantissa
         square = float(np.vdot(mantissa, mantissa))
-        contributions, shares = np.empty(terms.lags), np.empty(terms.lags)
-        for first, some in terms.contributions(h):
-            where = slice(first, first + len(some.exponent))
-            contributions[where] = some.log2_norms()
-            inner = some.mantissa.reshape(len(some.exponent), -1) @ mantissa.ravel()
-            shares[where] = _scaled_share(inner, some.exponent, square, total)
+        inner = terms.inner_products(mantissa)
+        shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
         rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
-        inner = np.array(np.vdot(rest.mantissa, mantissa))
+        beyond = np.array(np.vdot(rest.mantissa, mantissa))
         own = by_step if data.batched else by_step[:, 0]
         return GradientFlow(
             steps=len(by_step),
@@ -407,9 +403,9 @@ def gradient_flow(
             log2_lag_norms=norms,
             alignment=alignment,
             leading_eigenvalues=leading,
-            log2_contributions=contributions,
+            log2_contributions=terms.log2_norms(h),
             shares=shares,
-            remainder_share=float(_scaled_share(inner, rest.exponent, square, total)),
+            remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),
             log2_remainder=float(rest.log2_norms()),
             log2_gradient_norm=float(total.log2_norms()),
         )

@@ -25,7 +25,7 @@ from .correlation import correlate
 from .dataset import Dataset, checked
 from .objective import LOSSES, vjp
 from .params import Params
-from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, power, raw_if_tame, scan
+from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, raw_if_tame, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,15 +37,14 @@ if TYPE_CHECKING:
 
 #: Lags that are looked at where the caller does not say.
 DEFAULT_LAGS = 1000
-#: Scalars of the contributions of some lags, and of a block of correlations.
+#: Scalars of the contributions of some lags.
 _AT_ONCE = 2**18
-_CORRELATIONS = 2**21
 #: Eigenvalues whose moduli agree to this belong together.
 _TIE = 1e-9
 #: Lags whose contributions are summed under one exponent.
 _SUMMED = 64
-#: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
-_NOT_MUCH_LESS = 1 / 16
+#: Squared lengths below this share of what they could be have lost digits as a sum of products.
+_CANCELLED = 2.0**-13
 
 
 class Data(NamedTuple):
@@ -218,7 +217,7 @@ class LagTerms:
         first = raw_if_tame(W_qh)
         still = raw_if_tame(np.zeros((lags - 1, q, h)))
         self.P = _chain(first, scan(normalised(transposed, axes=2), still, first, threads))
-        R = correlate(data.d_o, data.inputs, lags + 1)
+        R = correlate(data.d_o, data.inputs, lags + 1, threads)
         columns = data.forward.input_weights
         entering = add(
             normalised(R.mantissa[1:lags] @ columns.T, R.exponent[1:lags]), self._from_start(slice(lags - 1))
@@ -231,8 +230,7 @@ class LagTerms:
         top = np.maximum(C.exponent, R.exponent[:lags])
         R = Scaled(R.mantissa[:lags], R.exponent[:lags])
         self.Z = normalised(np.concatenate([C.at(top), R.at(top)], axis=2), top)
-        K = power(transposed, lags, threads)
-        self.rest = normalised(K.mantissa @ rest.mantissa, K.exponent + rest.exponent)
+        self.rest = self.adjoint.propagated(rest, lags)
 
     def contributions(
         self, width: int | None = None, *, most: int | None = None, backwards: bool = False
@@ -251,12 +249,33 @@ class LagTerms:
 
     def total(self, width: int | None = None) -> Scaled:
         """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
-        result = Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
-        for _, terms in self.contributions(width):
-            top = terms.exponent.max()
-            sums = terms.at(np.full_like(terms.exponent, top)).sum(axis=0)
-            result = add(result, normalised(sums, top, axes=2))
-        return result
+        terms = contract(self.P, Scaled(self.Z.mantissa[..., :width], self.Z.exponent))
+        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), terms)
+
+    def log2_norms(self, width: int) -> Real:
+        r"""Return base-2 logarithms of the norms of the contributions' first `width` columns.
+
+        By the small matrices of :math:`\|P^\top Z\|_F^2 = \langle P P^\top, Z Z^\top \rangle`, and where
+        that sum cancels, from the contributions themselves.
+        """
+        P, Z, top = self._aligned(width)
+        left, right = P @ P.swapaxes(1, 2), Z @ Z.swapaxes(1, 2)
+        squares, largest = _inner(left, right), np.sqrt(_inner(left, left) * _inner(right, right))
+        logs: Real = np.log2(squares) / 2 + top
+        for k in np.flatnonzero(~(squares > _CANCELLED * largest)):
+            logs[k] = Scaled(P[k].T @ Z[k], top[k]).log2_norms()
+        return logs
+
+    def inner_products(self, G: Real) -> Scaled:
+        """Return what the contributions' first columns have in common with G, (h, width)."""
+        P, Z, top = self._aligned(G.shape[1])
+        return Scaled(_inner(P @ G, Z), top)
+
+    def _aligned(self, width: int) -> tuple[Real, Real, NDArray[np.int64]]:
+        """Return P, Z and exponents (K,) such that contributions are ``P_k^T Z_k`` times two to these."""
+        exponent = self.P.exponent + self.Z.exponent
+        top = exponent.max(axis=1)
+        return Scaled(self.P.mantissa, exponent).at(top[:, np.newaxis]), self.Z.mantissa[..., :width], top
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
@@ -281,8 +300,7 @@ class LagTerms:
 
     def log2_state_gradients(self) -> Real:
         """Return ``log2 ||g_t||`` as (T, B)."""
-        logs = [window.hidden.log2_norms() for window in self.adjoint.windows()]
-        return np.concatenate(logs)[::-1]
+        return self.adjoint.log2_norms()[::-1]
 
     def backpropagated(self) -> tuple[Real, Real, NDArray[np.complex128]]:
         """Return log2 root mean squares of ``||(W_hh^T)^k e_t||``, alignments and leading eigenvalues."""
@@ -352,6 +370,12 @@ def side_by_side(gradients: Gradients) -> Real:
     assert gradients.W_hx is not None
     bias = [] if gradients.b_h is None else [gradients.b_h[:, np.newaxis]]
     return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
+
+
+def _inner(a: Real, b: Real) -> Real:
+    """Return the inner products of matrices, (n, i, j) and (n, i, j)."""
+    products: Real = np.einsum("nij,nij->n", a, b)
+    return products
 
 
 def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:

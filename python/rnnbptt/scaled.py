@@ -15,6 +15,8 @@ from . import _core
 from .trajectories import linear_scan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._validate import IntArray
 
 Real = NDArray[np.floating[Any]]
@@ -129,11 +131,11 @@ def contract(a: Scaled, b: Scaled) -> Scaled:
     return normalised(left.T @ b.mantissa.reshape(-1, b.mantissa.shape[-1]), top, axes=2)
 
 
-def power(W: Real, n: int, threads: int) -> Scaled:
-    """Return the power ``W^n``, right to the last bit, under one exponent."""
-    mantissas, exponents = np.empty((1, *W.shape)), np.empty(1, np.int64)
-    _core.scaled_powers(len(W), W, np.array([n]), mantissas, exponents, threads)
-    return normalised(mantissas[0], exponents[0], axes=2)
+def power(W: Real, ks: Sequence[int], threads: int) -> Scaled:
+    """Return the powers ``W^k`` for ascending k, right to the last bit, (n, h, h) under one exponent each."""
+    mantissas, exponents = np.empty((len(ks), *W.shape)), np.empty(len(ks), np.int64)
+    _core.scaled_powers(len(W), W, np.array(ks), mantissas, exponents, threads)
+    return normalised(mantissas, exponents)
 
 
 def scan(M: Scaled, v: Scaled, start: Scaled, threads: int) -> Scaled:
