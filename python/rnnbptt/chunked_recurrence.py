@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _core
 from .params import Params
-from .scaled import TAME, Real, Scaled, normalised, power, raw_if_tame, scan
+from .scaled import TAME, Real, Scaled, normalised, power, product, raw_if_tame, scan
 from .trajectories import forward
 
 if TYPE_CHECKING:
@@ -30,6 +30,18 @@ class Window(NamedTuple):
     o: Scaled
 
 
+class Chunk(NamedTuple):
+    """Steps of a chunk, L, and the power ``W^L``."""
+
+    length: int
+    power: Scaled
+
+    @property
+    def transposed(self) -> Chunk:
+        """The same for ``W^T``."""
+        return Chunk(self.length, Scaled(self.power.mantissa.T, self.power.exponent))
+
+
 class ChunkedRecurrence:
     r"""States ``s_t = W s_{t-1} + U u_t`` and outputs ``C s_t`` of a batch, from the start ``s_0``.
 
@@ -40,7 +52,7 @@ class ChunkedRecurrence:
     as ordinary numbers, or with exponents where those are needed. The states between are computed when asked
     for, all chunks of a window side by side. L is short enough for a chunk never to leave the range.
 
-    Given a recurrence of as many steps with the matrix `transposed`, L and the power are taken from it.
+    L and the power are those of the `chunk`.
     """
 
     def __init__(
@@ -51,20 +63,15 @@ class ChunkedRecurrence:
         inputs: Scaled,
         start: Real,
         threads: int,
-        *,
-        transposed: ChunkedRecurrence | None = None,
+        chunk: Chunk,
     ) -> None:
         self._params = Params(U, W, C)
         self._threads = threads or None
         T, B, m = inputs.mantissa.shape
         h = len(W)
         self.steps, self.input_weights = T, U
-        if transposed is None:
-            L, self._power = _chunk(W, T, threads)
-            self.length = L
-        else:
-            L = self.length = transposed.length
-            self._power = Scaled(transposed._power.mantissa.T, transposed._power.exponent)
+        L = self.length = chunk.length
+        self._power = chunk.power
         chunks = -(-T // L)
         padding = chunks * L - T
         mantissa = np.pad(inputs.mantissa, ((0, padding), (0, 0), (0, 0)))
@@ -125,8 +132,8 @@ class ChunkedRecurrence:
         single = normalised(self._params.W_hh, axes=2)
         chunks, rest = divmod(steps, self.length)
         for factor in [self._power] * chunks + [single] * rest:
-            product = factor.mantissa @ rows.mantissa
-            rows = normalised(product, rows.exponent + factor.exponent, axes=2)
+            moved = product(factor.mantissa, rows.mantissa, self._threads or 0)
+            rows = normalised(moved, rows.exponent + factor.exponent, axes=2)
         return rows
 
     def log2_norms(self) -> Real:
@@ -206,8 +213,8 @@ def _joined(parts: list[Scaled]) -> Scaled:
     return Scaled(np.concatenate(mantissas), np.concatenate(exponents))
 
 
-def _chunk(W: Real, T: int, threads: int) -> tuple[int, Scaled]:
-    """Return the largest power of two, up to T and `_LONGEST`, over which powers of W stay tame; and W^it."""
+def chunk_of(W: Real, T: int, threads: int) -> Chunk:
+    """Return the largest power of two, up to T and `_LONGEST`, over which powers of W stay tame; with W^L."""
     sizes = [2**n for n in range(_LONGEST.bit_length()) if 2**n <= T]
     powers = power(W, sizes, threads)
     i, growth = 0, 0.0
@@ -217,4 +224,4 @@ def _chunk(W: Real, T: int, threads: int) -> tuple[int, Scaled]:
             break
         i = n
         growth += max(0.0, log2)
-    return sizes[i], Scaled(powers.mantissa[i], powers.exponent[i])
+    return Chunk(sizes[i], Scaled(powers.mantissa[i], powers.exponent[i]))

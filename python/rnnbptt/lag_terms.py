@@ -15,17 +15,20 @@ of ``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, wi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import _validate
-from .chunked_recurrence import ChunkedRecurrence
+from .chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
 from .correlation import correlate
 from .dataset import Dataset, checked
 from .objective import LOSSES, vjp
 from .params import Params
-from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, raw_if_tame, scan
+from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, product, raw_if_tame, scan
+from .trajectories import outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +50,8 @@ _SUMMED = 64
 _CANCELLED = 2.0**-13
 
 
-class Data(NamedTuple):
+@dataclass(frozen=True)
+class Data:
     """A checked problem in float64, time-major: (T, B, ...)."""
 
     params: Params
@@ -59,7 +63,43 @@ class Data(NamedTuple):
     """Steps with a weight in the loss."""
     batched: bool
     batch_first: bool
-    forward: ChunkedRecurrence
+    plain: bool
+    """Whether the engine, without exponents, gave the outputs."""
+    recurrence: Recurrence
+
+    @property
+    def raw(self) -> bool:
+        """Whether all states are ordinary numbers."""
+        return self.plain or self.recurrence.forward.raw
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The recurrence of the states, made where it is asked for."""
+
+    params: Params
+    inputs: Real
+    start: Real
+    threads: int
+
+    @property
+    def columns(self) -> Real:
+        """Weights of the inputs: W_hx, and b_h beside it."""
+        W_hx, b_h = self.params.W_hx, self.params.b_h
+        return W_hx if b_h is None else np.concatenate([W_hx, b_h[:, np.newaxis]], axis=1)
+
+    @cached_property
+    def chunk(self) -> Chunk:
+        """Steps taken as one, and their power of W_hh."""
+        return chunk_of(self.params.W_hh, len(self.inputs), self.threads)
+
+    @cached_property
+    def forward(self) -> ChunkedRecurrence:
+        """States and outputs far beyond the range of float64."""
+        W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
+        return ChunkedRecurrence(
+            W_hh, self.columns, W_qh, inputs, self.start, self.threads, self.chunk
+        )
 
 
 class Contributions(NamedTuple):
@@ -107,25 +147,38 @@ def pose(
     wide = Params(**{name: array.astype(np.float64) for name, array in params.items()})
     for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
         _finite(name, array)
-    columns = wide.W_hx
-    direct = None if wide.W_qx is None else inputs @ wide.W_qx.T
-    if wide.b_q is not None:
-        direct = wide.b_q + (np.zeros((T, B, len(wide.b_q))) if direct is None else direct)
+    x = inputs
     if wide.b_h is not None:
         inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
-        columns = np.concatenate([columns, wide.b_h[:, np.newaxis]], axis=1)
-    recurrence = ChunkedRecurrence(wide.W_hh, columns, wide.W_qh, raw_if_tame(inputs), start, threads)
-    o = recurrence.outputs()
-    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
-    if direct is not None:
-        o = add(o, raw_if_tame(direct))
+    recurrence = Recurrence(wide, inputs, start, threads)
+    o = raw_if_tame(outputs(wide, Dataset(wide, x, start), threads))
+    plain = o.raw and not _vanishing(o.mantissa, running)
+    if not plain:
+        o = _outputs(recurrence.forward, wide, x)
     if callable(loss):
         d_o = _callers_derivative(loss, o, y, dataset)
     else:
         assert targets is not None
         weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
         d_o = _derivative(loss, o, targets, weight / weight.sum())
-    return Data(wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence)
+    return Data(wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence)
+
+
+def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
+    """Whether outputs of zero follow others: those may have fallen below the range of float64."""
+    nonzero = o.any(axis=-1)
+    ended = nonzero[:-1] & ~nonzero[1:]
+    return bool((ended if running is None else ended & running[1:]).any())
+
+
+def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:
+    """Return outputs far beyond the range of float64."""
+    o = recurrence.outputs()
+    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
+    direct = None if params.W_qx is None else x @ params.W_qx.T
+    if params.b_q is not None:
+        direct = np.broadcast_to(params.b_q, o.mantissa.shape) if direct is None else direct + params.b_q
+    return o if direct is None else add(o, raw_if_tame(direct))
 
 
 def chosen_lags(lags: int | None, data: Data) -> int:
@@ -212,13 +265,13 @@ class LagTerms:
             Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
             np.zeros((B, h)),
             threads,
-            transposed=data.forward,
+            data.recurrence.chunk.transposed,
         )
         first = raw_if_tame(W_qh)
         still = raw_if_tame(np.zeros((lags - 1, q, h)))
         self.P = _chain(first, scan(normalised(transposed, axes=2), still, first, threads))
         R = correlate(data.d_o, data.inputs, lags + 1, threads)
-        columns = data.forward.input_weights
+        columns = data.recurrence.columns
         entering = add(
             normalised(R.mantissa[1:lags] @ columns.T, R.exponent[1:lags]), self._from_start(slice(lags - 1))
         )
@@ -249,7 +302,11 @@ class LagTerms:
 
     def total(self, width: int | None = None) -> Scaled:
         """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
-        terms = contract(self.P, Scaled(self.Z.mantissa[..., :width], self.Z.exponent))
+        P, Z, exponents = self._aligned(width)
+        top = exponents.max()
+        left = Scaled(P, exponents).at(np.full_like(exponents, top)).reshape(-1, P.shape[2])
+        sums = product(left.T, Z.reshape(-1, Z.shape[2]), self._threads)
+        terms = normalised(sums, top, axes=2)
         return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), terms)
 
     def log2_norms(self, width: int) -> Real:
@@ -273,9 +330,14 @@ class LagTerms:
 
     def _aligned(self, width: int) -> tuple[Real, Real, NDArray[np.int64]]:
         """Return P, Z and exponents (K,) such that contributions are ``P_k^T Z_k`` times two to these."""
+        left, top = self._left
+        return left, self.Z.mantissa[..., :width], top
+
+    @cached_property
+    def _left(self) -> Scaled:
         exponent = self.P.exponent + self.Z.exponent
         top = exponent.max(axis=1)
-        return Scaled(self.P.mantissa, exponent).at(top[:, np.newaxis]), self.Z.mantissa[..., :width], top
+        return Scaled(Scaled(self.P.mantissa, exponent).at(top[:, np.newaxis]), top)
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
@@ -334,7 +396,7 @@ class LagTerms:
         rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if data.forward.raw and self.adjoint.raw:
+        if data.raw and self.adjoint.raw:
             params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
             d = params.shape[0]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
@@ -342,9 +404,10 @@ class LagTerms:
             assert gradients.W_qh is not None
             return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
         before = raw_if_tame(data.start[np.newaxis])
-        for first in range(0, T - K, data.forward.window_length):
-            stop = min(first + data.forward.window_length, T - K)
-            hidden = data.forward.window(first, stop).hidden
+        forward = data.recurrence.forward
+        for first in range(0, T - K, forward.window_length):
+            stop = min(first + forward.window_length, T - K)
+            hidden = forward.window(first, stop).hidden
             top = np.concatenate([before.exponent, hidden.exponent])
             rows = Scaled(np.concatenate([before.mantissa, hidden.mantissa]), top)
             before = Scaled(rows.mantissa[-1:], top[-1:])
