@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _core
 from .scaled import Real, Scaled, normalised, raw_if_tame
@@ -68,9 +69,18 @@ def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
     seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, : blocks * step : step]
     A = np.fft.rfft(seen).reshape(q + 1, B * blocks, -1)
     C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length)).reshape(m + 1, B * blocks, -1)
-    # For every frequency the product of two matrices, summed over sequences and blocks.
-    product = np.ascontiguousarray(A.transpose(2, 0, 1)) @ np.ascontiguousarray(C.transpose(2, 1, 0))
+    # For every frequency the product of two matrices, summed over sequences and blocks; by parts, which the
+    # usual BLAS multiplies without starting threads for each.
+    (a_re, a_im), (c_re, c_im) = _parts(A, (2, 0, 1)), _parts(C, (2, 1, 0))
+    product = np.empty((len(a_re), q + 1, m + 1), np.complex128)
+    product.real = a_re @ c_re - a_im @ c_im
+    product.imag = a_re @ c_im + a_im @ c_re
     lags = np.fft.irfft(np.ascontiguousarray(product.transpose(1, 2, 0)), length)[..., :count]
     largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
     small = np.flatnonzero(lags[q, m] < _NOT_MUCH_LESS * largest)
     return lags[:q, :m].transpose(2, 0, 1), int(small[0]) if small.size else count
+
+
+def _parts(spectra: NDArray[np.complex128], axes: tuple[int, ...]) -> tuple[Real, Real]:
+    turned = spectra.transpose(axes)
+    return np.ascontiguousarray(turned.real), np.ascontiguousarray(turned.imag)

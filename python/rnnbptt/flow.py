@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _validate
+from .alignment import Backpropagated
 from .lag_terms import LagTerms, chosen_lags, pose
 from .reporting import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
 from .scaled import Real, Scaled
@@ -64,11 +65,6 @@ class GradientFlow:
         :math:`\|(W_{hh}^\top)^k e_t\|`, :math:`e_t = W_{qh}^\top \partial L / \partial o_t`, over the steps
         t that count in the loss. If only the last does, this is :math:`\|\partial L/\partial h_{T-k}\|`.
         Powers are taken as though every step had k predecessors.
-    alignment : ndarray, shape (K,)
-        Share of the length of these vectors that lies in the eigenspace of ``W_hh^T`` which belongs to
-        `leading_eigenvalues`: 1 when they have turned into it. nan where they are zero.
-    leading_eigenvalues : ndarray of complex
-        The eigenvalues of largest modulus: one, a conjugate pair, or all that tie.
     log2_contributions : ndarray, shape (K,)
         :math:`\log_2 \|G_k\|_F` with :math:`\partial L/\partial W_{hh} = \sum_k G_k`.
     shares : ndarray, shape (K,)
@@ -89,13 +85,24 @@ class GradientFlow:
     batch_first: bool
     log2_state_gradients: Real
     log2_lag_norms: Real
-    alignment: Real
-    leading_eigenvalues: NDArray[np.complex128]
     log2_contributions: Real
     shares: Real
     remainder_share: float
     log2_remainder: float
     log2_gradient_norm: float
+    _arriving: Backpropagated = field(repr=False)
+
+    @property
+    def alignment(self) -> Real:
+        """Share of the vectors of `log2_lag_norms`, by length, in the eigenspace of ``W_hh^T`` that belongs to
+        `leading_eigenvalues`, (K,): 1 when they have turned into it; nan where they are zero.
+        """
+        return self._arriving.alignment
+
+    @property
+    def leading_eigenvalues(self) -> NDArray[np.complex128]:
+        """The eigenvalues of largest modulus: one, a conjugate pair, or all that tie."""
+        return self._arriving.eigenvalues
 
     @property
     def _by_step(self) -> Real:
@@ -164,7 +171,8 @@ class GradientFlow:
         Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
         reads.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "_arriving"}
+        values["alignment"] = self.alignment
         values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
         values["lags"] = self.lags
         values["horizon"] = self.horizon()
@@ -290,12 +298,7 @@ class GradientFlow:
         if np.nanmax(np.abs(self.cumulative_shares), initial=0) > 100:
             axes.set_yscale("symlog", linthresh=1)
         axes.legend(fontsize="small")
-        finish(
-            axes,
-            _LAG,
-            r"share of $\partial L/\partial W_{hh}$",
-            "What each lag is worth",
-        )
+        finish(axes, _LAG, r"share of $\partial L/\partial W_{hh}$", "What each lag is worth")
 
 
 def gradient_flow(
@@ -383,7 +386,8 @@ def gradient_flow(
         )
         terms = LagTerms(data, chosen_lags(lags, data), threads)
         by_step = terms.log2_state_gradients()
-        norms, alignment, leading = terms.backpropagated()
+        W, P = data.params.W_hh, terms.P
+        arriving = Backpropagated(W, P, data.d_o, data.used, threads)
         h = len(data.start[0])
         total = terms.total(h)
         mantissa = total.mantissa
@@ -400,9 +404,8 @@ def gradient_flow(
             dtype=str(params.dtype),
             batch_first=data.batched and data.batch_first,
             log2_state_gradients=own.T if data.batched and data.batch_first else own,
-            log2_lag_norms=norms,
-            alignment=alignment,
-            leading_eigenvalues=leading,
+            log2_lag_norms=arriving.log2_norms,
+            _arriving=arriving,
             log2_contributions=terms.log2_norms(h),
             shares=shares,
             remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 DEFAULT_LAGS = 1000
 #: Scalars of the contributions of some lags.
 _AT_ONCE = 2**18
-#: Eigenvalues whose moduli agree to this belong together.
-_TIE = 1e-9
 #: Lags whose contributions are summed under one exponent.
 _SUMMED = 64
 #: Squared lengths below this share of what they could be have lost digits as a sum of products.
@@ -273,7 +271,7 @@ class LagTerms:
         R = correlate(data.d_o, data.inputs, lags + 1, threads)
         columns = data.recurrence.columns
         entering = add(
-            normalised(R.mantissa[1:lags] @ columns.T, R.exponent[1:lags]), self._from_start(slice(lags - 1))
+            normalised(self._times(R.mantissa[1:lags], columns.T), R.exponent[1:lags]), self._from_start(slice(lags - 1))
         )
         rest, last = self._beyond()
         back = slice(None, None, -1)
@@ -326,7 +324,12 @@ class LagTerms:
     def inner_products(self, G: Real) -> Scaled:
         """Return what the contributions' first columns have in common with G, (h, width)."""
         P, Z, top = self._aligned(G.shape[1])
-        return Scaled(_inner(P @ G, Z), top)
+        return Scaled(_inner(self._times(P, G), Z), top)
+
+    def _times(self, rows: Real, matrix: Real) -> Real:
+        """Return ``rows @ matrix`` as one product: (n, q, i) times (i, j)."""
+        joined = product(rows.reshape(-1, len(matrix)), matrix, self._threads)
+        return joined.reshape(*rows.shape[:2], matrix.shape[1])
 
     def _aligned(self, width: int) -> tuple[Real, Real, NDArray[np.int64]]:
         """Return P, Z and exponents (K,) such that contributions are ``P_k^T Z_k`` times two to these."""
@@ -363,21 +366,6 @@ class LagTerms:
     def log2_state_gradients(self) -> Real:
         """Return ``log2 ||g_t||`` as (T, B)."""
         return self.adjoint.log2_norms()[::-1]
-
-    def backpropagated(self) -> tuple[Real, Real, NDArray[np.complex128]]:
-        """Return log2 root mean squares of ``||(W_hh^T)^k e_t||``, alignments and leading eigenvalues."""
-        d_o = self.data.d_o
-        top = d_o.exponent.max()
-        rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
-        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
-        triangle = np.linalg.qr(rows, mode="r")
-        exponent = self.P.exponent.max(axis=1)
-        vectors = triangle @ self.P.at(exponent[:, np.newaxis])
-        leading, basis = _leading(self.data.params.W_hh)
-        lengths = Scaled(vectors, exponent).log2_norms()
-        within = Scaled(vectors @ basis, exponent).log2_norms()
-        alignment = np.exp2(np.minimum(within - lengths, 0))
-        return lengths + top - np.log2(self.data.used) / 2, alignment, leading
 
     def _from_start(self, lags: slice) -> Scaled:
         """Return ``dL/do_{k+1} h_0^T``, summed over the batch, for lags k: (lags, q, h)."""
@@ -439,16 +427,6 @@ def _inner(a: Real, b: Real) -> Real:
     """Return the inner products of matrices, (n, i, j) and (n, i, j)."""
     products: Real = np.einsum("nij,nij->n", a, b)
     return products
-
-
-def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:
-    """Return the leading eigenvalues of W^T, and an orthonormal basis of what their eigenvectors span."""
-    values, vectors = np.linalg.eig(W.T)
-    sizes = np.abs(values)
-    chosen = sizes >= sizes.max() * (1 - _TIE)
-    span = np.concatenate([vectors[:, chosen].real, vectors[:, chosen].imag], axis=1)
-    left, singular, _ = np.linalg.svd(span, full_matrices=False)
-    return values[chosen].astype(np.complex128), left[:, singular > 1e-8 * singular[0]]
 
 
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
