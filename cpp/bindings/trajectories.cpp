@@ -1,5 +1,6 @@
 // _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
-// _core.log2_state_norms: results go to arrays that Python has allocated; and _core.panel_product_rate, the machine's limit for benchmarks.
+// _core.log2_state_norms: results go to arrays that Python has allocated; and _core.panel_product_rate, the
+// machine's limit for benchmarks.
 #include <algorithm>
 
 #include "bindings/arrays.hpp"

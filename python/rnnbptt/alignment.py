@@ -31,7 +31,8 @@ class Backpropagated:
         top = d_o.exponent.max()
         rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
         # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
-        self._W, self._P, self._R, self._threads = W, P, np.linalg.qr(rows, mode="r"), threads
+        self._W, self._P, self._threads = W, P, threads
+        self._R: Real = np.asarray(np.linalg.qr(rows, mode="r"))
         self._lengths = self._vectors().log2_norms()
         self.log2_norms: Real = self._lengths + top - np.log2(used) / 2
 

@@ -94,8 +94,10 @@ class GradientFlow:
 
     @property
     def alignment(self) -> Real:
-        """Share of the vectors of `log2_lag_norms`, by length, in the eigenspace of ``W_hh^T`` that belongs to
-        `leading_eigenvalues`, (K,): 1 when they have turned into it; nan where they are zero.
+        """Share of the length of what arrives k steps back that lies in the leading eigenspace, (K,).
+
+        It belongs to the `leading_eigenvalues` of ``W_hh^T``: 1 when those vectors have turned into it, nan
+        where they are zero. Computed when first asked for.
         """
         return self._arriving.alignment
 
@@ -357,8 +359,9 @@ def gradient_flow(
 
     Notes
     -----
-    Beyond one gradient, the cost is that of the states' gradients, 2 T B h^2 flops, of the contributions,
-    2 K h^2 q flops, and of correlating d with q series.
+    Beyond one gradient, the cost is that of the states' gradients, 2 T B h^2 flops, of correlating d with q
+    series, at most 2 T B K d q flops, and of the contributions, 4 K h^2 q flops. Eigenvectors of ``W_hh`` are
+    computed only when `GradientFlow.alignment` or `GradientFlow.leading_eigenvalues` are asked for, or shown.
 
     Examples
     --------

@@ -95,9 +95,7 @@ class Recurrence:
     def forward(self) -> ChunkedRecurrence:
         """States and outputs far beyond the range of float64."""
         W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
-        return ChunkedRecurrence(
-            W_hh, self.columns, W_qh, inputs, self.start, self.threads, self.chunk
-        )
+        return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, self.chunk)
 
 
 class Contributions(NamedTuple):
@@ -159,12 +157,14 @@ def pose(
         assert targets is not None
         weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
         d_o = _derivative(loss, o, targets, weight / weight.sum())
-    return Data(wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence)
+    return Data(
+        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence
+    )
 
 
 def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
     """Whether outputs of zero follow others: those may have fallen below the range of float64."""
-    nonzero = o.any(axis=-1)
+    nonzero = (o != 0).any(axis=-1)
     ended = nonzero[:-1] & ~nonzero[1:]
     return bool((ended if running is None else ended & running[1:]).any())
 
@@ -270,9 +270,8 @@ class LagTerms:
         self.P = _chain(first, scan(normalised(transposed, axes=2), still, first, threads))
         R = correlate(data.d_o, data.inputs, lags + 1, threads)
         columns = data.recurrence.columns
-        entering = add(
-            normalised(self._times(R.mantissa[1:lags], columns.T), R.exponent[1:lags]), self._from_start(slice(lags - 1))
-        )
+        inputs = normalised(self._times(R.mantissa[1:lags], columns.T), R.exponent[1:lags])
+        entering = add(inputs, self._from_start(slice(lags - 1)))
         rest, last = self._beyond()
         back = slice(None, None, -1)
         v = Scaled(entering.mantissa[back], entering.exponent[back])
@@ -283,13 +282,11 @@ class LagTerms:
         self.Z = normalised(np.concatenate([C.at(top), R.at(top)], axis=2), top)
         self.rest = self.adjoint.propagated(rest, lags)
 
-    def contributions(
-        self, width: int | None = None, *, most: int | None = None, backwards: bool = False
-    ) -> Iterator[Contributions]:
-        """Go through all lags below K, at most so many at a time, with the first `width` columns of each."""
-        Z = self.Z.mantissa[..., :width]
+    def contributions(self, most: int, *, backwards: bool = False) -> Iterator[Contributions]:
+        """Go through all lags below K, at most so many at a time."""
+        Z = self.Z.mantissa
         size = max(1, _AT_ONCE // (self.P.mantissa.shape[2] * Z.shape[2]))
-        size = min(size, most or size)
+        size = min(size, most)
         starts = range(0, self.lags, size)
         for first in reversed(starts) if backwards else starts:
             some = slice(first, first + size)
@@ -331,7 +328,7 @@ class LagTerms:
         joined = product(rows.reshape(-1, len(matrix)), matrix, self._threads)
         return joined.reshape(*rows.shape[:2], matrix.shape[1])
 
-    def _aligned(self, width: int) -> tuple[Real, Real, NDArray[np.int64]]:
+    def _aligned(self, width: int | None) -> tuple[Real, Real, NDArray[np.int64]]:
         """Return P, Z and exponents (K,) such that contributions are ``P_k^T Z_k`` times two to these."""
         left, top = self._left
         return left, self.Z.mantissa[..., :width], top
@@ -345,7 +342,7 @@ class LagTerms:
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
         so_far = normalised(np.zeros_like(self.rest.mantissa), axes=2)
-        for first, terms in self.contributions(most=_SUMMED):
+        for first, terms in self.contributions(_SUMMED):
             for start, some in _alike(terms):
                 top = np.maximum(so_far.exponent, some.exponent.max())
                 sums = np.cumsum(some.at(np.full_like(some.exponent, top)), axis=0) + so_far.at(top)
@@ -355,7 +352,7 @@ class LagTerms:
     def sums_from(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of all lags from k on, for every k below K, backwards."""
         so_far = self.rest
-        for first, terms in self.contributions(most=_SUMMED, backwards=True):
+        for first, terms in self.contributions(_SUMMED, backwards=True):
             for start, some in reversed(_alike(terms)):
                 top = np.maximum(so_far.exponent, some.exponent.max())
                 backwards = some.at(np.full_like(some.exponent, top))[::-1]

@@ -82,7 +82,7 @@ def _ldexp(mantissa: Real, exponent: IntArray) -> Real:
     shift = np.asarray(exponent)
     shift = shift.reshape(shift.shape + (1,) * (mantissa.ndim - shift.ndim))
     if shift.size and shift.min() >= -1022 and shift.max() <= 1023:
-        # Powers of two are normal numbers, and a product is rounded once: the same, and several times as fast.
+        # The power is a normal number and the product rounded once: the same, and several times as fast.
         scaled: Real = mantissa * np.ldexp(1.0, shift.astype(np.int32))
         return scaled
     result: Real = np.ldexp(mantissa, np.clip(shift, -5000, 5000).astype(np.int32))
