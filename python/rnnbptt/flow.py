@@ -76,6 +76,8 @@ class GradientFlow:
         :math:`\log_2 \|\sum_{k \ge K} G_k\|_F`.
     log2_gradient_norm : float
         :math:`\log_2 \|\partial L/\partial W_{hh}\|_F`.
+    arriving : Backpropagated
+        What `alignment` and `leading_eigenvalues` are computed from when they are first asked for.
     """
 
     steps: int
@@ -90,7 +92,7 @@ class GradientFlow:
     remainder_share: float
     log2_remainder: float
     log2_gradient_norm: float
-    _arriving: Backpropagated = field(repr=False)
+    arriving: Backpropagated = field(repr=False)
 
     @property
     def alignment(self) -> Real:
@@ -99,12 +101,12 @@ class GradientFlow:
         It belongs to the `leading_eigenvalues` of ``W_hh^T``: 1 when those vectors have turned into it, nan
         where they are zero. Computed when first asked for.
         """
-        return self._arriving.alignment
+        return self.arriving.alignment
 
     @property
     def leading_eigenvalues(self) -> NDArray[np.complex128]:
         """The eigenvalues of largest modulus: one, a conjugate pair, or all that tie."""
-        return self._arriving.eigenvalues
+        return self.arriving.eigenvalues
 
     @property
     def _by_step(self) -> Real:
@@ -173,7 +175,7 @@ class GradientFlow:
         Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
         reads.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "_arriving"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "arriving"}
         values["alignment"] = self.alignment
         values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
         values["lags"] = self.lags
@@ -408,7 +410,7 @@ def gradient_flow(
             batch_first=data.batched and data.batch_first,
             log2_state_gradients=own.T if data.batched and data.batch_first else own,
             log2_lag_norms=arriving.log2_norms,
-            _arriving=arriving,
+            arriving=arriving,
             log2_contributions=terms.log2_norms(h),
             shares=shares,
             remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),
