@@ -150,7 +150,8 @@ def test_long_sequences(radius: float) -> None:
     case = build(np.random.default_rng(1), np.float64, (20_000, 1, 2, 12, 2), radius=radius)
     expected = side_by_side(case.engine()[1])
     terms = terms_of(case.params, case.x, case.y, 300, h0=case.options["h0"])
-    assert terms.data.forward.raw
+    assert terms.data.plain
+    assert terms.data.recurrence.forward.raw
     assert relative_error(summed(terms), expected) <= SUMS
 
 
@@ -303,10 +304,16 @@ def test_true_zeros() -> None:
 # --- parts --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("T", "count"), [(1, 1), (5, 5), (900, 30), (3000, 700), (6000, 6000)])
-def test_correlation(T: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("T", "count", "q", "m"),
+    [
+        *((1, 1, 3, 2), (5, 5, 3, 2), (900, 30, 3, 2), (3000, 700, 3, 2), (6000, 6000, 3, 2)),
+        *((300, 300, 40, 3), (700, 90, 40, 20), (5, 5, 40, 20)),
+    ],
+)
+def test_correlation(T: int, count: int, q: int, m: int) -> None:
     rng = np.random.default_rng(T)
-    a, b = rng.standard_normal((T, 2, 3)), rng.standard_normal((T, 2, 2))
+    a, b = rng.standard_normal((T, 2, q)), rng.standard_normal((T, 2, m))
     found = correlate(raw_if_tame(a), b, count)
     for k in {0, 1, count // 2, count - 1} & set(range(count)):
         exact = np.einsum("tbq,tbm->qm", a[k:], b[: T - k])
@@ -314,15 +321,31 @@ def test_correlation(T: int, count: int) -> None:
         np.testing.assert_allclose(actual, exact, rtol=0, atol=1e-11 * np.sqrt(T))
 
 
-def test_correlation_of_a_pulse_is_exact() -> None:
+@pytest.mark.parametrize(("T", "size"), [(5000, 1), (500, 24)])
+def test_correlation_of_a_pulse_is_exact(T: int, size: int) -> None:
     # A transform would leave its rounding errors at the lags where nothing is.
-    T = 5000
-    a, b = np.zeros((T, 1, 1)), np.zeros((T, 1, 1))
+    a, b = np.zeros((T, 1, size)), np.zeros((T, 1, size))
     a[:, 0, 0], b[3] = 0.99 ** np.arange(T), 1
     found = correlate(raw_if_tame(a), b, T)
     values = np.ldexp(found.mantissa[:, 0, 0], found.exponent[:, 0])
     np.testing.assert_allclose(values[: T - 3], a[3:, 0, 0], rtol=1e-12)
     assert not values[T - 3 :].any()
+
+
+def test_correlation_has_the_same_bits_for_any_number_of_threads() -> None:
+    rng = np.random.default_rng(0)
+    a, b = raw_if_tame(rng.standard_normal((3000, 3, 2))), rng.standard_normal((3000, 3, 5))
+    one, two = correlate(a, b, 500, 1), correlate(a, b, 500, 2)
+    np.testing.assert_array_equal(one.mantissa, two.mantissa)
+
+
+def test_contributions_that_cancel_keep_their_digits() -> None:
+    # P_0 = [[1, 0], [1, 1e-9]] meets Z_0 whose rows are opposite: products of Gram matrices see only zero.
+    params = rnnbptt.Params(np.eye(2), np.zeros((2, 2)), [[1.0, 0.0], [1.0, 1e-9]])
+    h0, x, d_o = np.array([1.0, 2.0]), np.zeros((1, 2)), np.array([[1.0, -1.0]])
+    flow = gradient_flow(params, x, None, loss=lambda o, y: (0.0, d_o), h0=h0)
+    expected = math.log2(1e-9 * math.sqrt(5))  # W_qh^T d_o = (0, -1e-9)
+    assert flow.log2_contributions[0] == pytest.approx(expected, abs=LOGS)
 
 
 def test_normal_rows() -> None:

@@ -1,13 +1,16 @@
-// _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product: results go to
-// arrays that Python has allocated; and _core.panel_product_rate, the machine's limit for benchmarks.
+// _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
+// _core.log2_state_norms: results go to arrays that Python has allocated; and _core.panel_product_rate, the
+// machine's limit for benchmarks.
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
+#include "core/correlation.hpp"
 #include "core/forward.hpp"
 #include "core/rate.hpp"
 #include "core/scaled_powers.hpp"
+#include "core/state_norms.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
@@ -99,6 +102,35 @@ void bound_product(const std::tuple<Index, Index, Index>& sizes, const py::objec
   });
 }
 
+void bound_correlate(const std::tuple<Index, Index, Index, Index, Index>& sizes, const py::object& a,
+                     const py::object& b, const py::object& R, int threads) {
+  const auto [T, B, q, m, count] = sizes;
+  const auto left = sequence<double>(a, "a", T, B, q, 3);
+  const auto right = sequence<double>(b, "b", T, B, m, 3);
+  auto* to = output<double>(R, "R", count * q * m);
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();
+  without_gil(threads, [&, T = T, B = B, q = q, m = m, count = count](Run& run) {
+    correlate(run, workspace, T, B, q, m, count, left, right, to);
+  });
+}
+
+void bound_log2_state_norms(const std::tuple<Index, Index, Index, Index>& sizes, const py::object& W,
+                            const py::object& U, const py::object& u, const py::object& start,
+                            const py::object& logs, int threads) {
+  const auto [lanes, steps, h, m] = sizes;
+  const auto* matrix = input<double>(W, "W", h * h);
+  const auto* columns = input<double>(U, "U", h * m);
+  const auto* entering = input<double>(u, "u", lanes * steps * m);
+  const auto* states = input<double>(start, "start", lanes * h);
+  auto* to = output<double>(logs, "logs", lanes * steps);
+  BorrowedWorkspace borrowed;
+  Workspace& workspace = borrowed.get();
+  without_gil(threads, [&, lanes = lanes, steps = steps, h = h, m = m](Run& run) {
+    log2_state_norms(run, workspace, lanes, steps, h, m, matrix, columns, entering, states, to);
+  });
+}
+
 double panel_product_rate(const std::string& dtype, int threads) {
   double rate = 0;
   without_gil(threads, [&](Run& run) {
@@ -116,6 +148,10 @@ void register_trajectories(py::module_& module) {
              py::arg("mantissas"), py::arg("exponents"), py::arg("threads"), py::arg("bits"));
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
+  module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),
+             py::arg("threads"));
+  module.def("log2_state_norms", &bound_log2_state_norms, py::arg("shape"), py::arg("W"), py::arg("U"),
+             py::arg("u"), py::arg("start"), py::arg("logs"), py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));
 }
 

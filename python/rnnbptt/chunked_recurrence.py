@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from . import _core
 from .params import Params
-from .powers import power_norms
-from .scaled import TAME, Real, Scaled, normalised, power, raw_if_tame, scan
+from .scaled import TAME, Real, Scaled, normalised, power, product, raw_if_tame, scan
 from .trajectories import forward
 
 if TYPE_CHECKING:
@@ -30,6 +30,18 @@ class Window(NamedTuple):
     o: Scaled
 
 
+class Chunk(NamedTuple):
+    """Steps of a chunk, L, and the power ``W^L``."""
+
+    length: int
+    power: Scaled
+
+    @property
+    def transposed(self) -> Chunk:
+        """The same for ``W^T``."""
+        return Chunk(self.length, Scaled(self.power.mantissa.T, self.power.exponent))
+
+
 class ChunkedRecurrence:
     r"""States ``s_t = W s_{t-1} + U u_t`` and outputs ``C s_t`` of a batch, from the start ``s_0``.
 
@@ -40,7 +52,7 @@ class ChunkedRecurrence:
     as ordinary numbers, or with exponents where those are needed. The states between are computed when asked
     for, all chunks of a window side by side. L is short enough for a chunk never to leave the range.
 
-    Given a recurrence of as many steps with the matrix `transposed`, L and the power are taken from it.
+    L and the power are those of the `chunk`.
     """
 
     def __init__(
@@ -51,20 +63,15 @@ class ChunkedRecurrence:
         inputs: Scaled,
         start: Real,
         threads: int,
-        *,
-        transposed: ChunkedRecurrence | None = None,
+        chunk: Chunk,
     ) -> None:
         self._params = Params(U, W, C)
         self._threads = threads or None
         T, B, m = inputs.mantissa.shape
         h = len(W)
         self.steps, self.input_weights = T, U
-        if transposed is None:
-            L = self.length = _chunk_length(W, T)
-            self._power = power(W, L, threads)
-        else:
-            L = self.length = transposed.length
-            self._power = Scaled(transposed._power.mantissa.T, transposed._power.exponent)
+        L = self.length = chunk.length
+        self._power = chunk.power
         chunks = -(-T // L)
         padding = chunks * L - T
         mantissa = np.pad(inputs.mantissa, ((0, padding), (0, 0), (0, 0)))
@@ -119,6 +126,33 @@ class ChunkedRecurrence:
         o += _product(u.reshape(-1, L * m), within.reshape(L * m, L * q))
         by_step = o.reshape(chunks, B, L, q).swapaxes(1, 2).reshape(chunks * L, B, q)
         return Scaled(by_step[: self.steps], np.repeat(top, L, axis=0)[: self.steps])
+
+    def propagated(self, rows: Scaled, steps: int) -> Scaled:
+        """Return ``W^steps rows`` for a matrix under one exponent."""
+        single = normalised(self._params.W_hh, axes=2)
+        chunks, rest = divmod(steps, self.length)
+        for factor in [self._power] * chunks + [single] * rest:
+            moved = product(factor.mantissa, rows.mantissa, self._threads or 0)
+            rows = normalised(moved, rows.exponent + factor.exponent, axes=2)
+        return rows
+
+    def log2_norms(self) -> Real:
+        """Return the base-2 logarithms of the norms of all states, (T, B)."""
+        top = np.maximum(self._starts.exponent, self._top)
+        chunks, B, L, m = self._inputs.shape
+        u = Scaled(self._inputs.reshape(chunks, B, L * m), self._top).at(top)
+        logs = np.empty((chunks, B, L))
+        _core.log2_state_norms(
+            (chunks * B, L, len(self._params.W_hh), m),
+            self._params.W_hh,
+            self.input_weights,
+            u.reshape(-1, L, m),
+            np.ascontiguousarray(self._starts.at(top)),
+            logs,
+            self._threads or 0,
+        )
+        logs += top[..., np.newaxis]
+        return logs.swapaxes(1, 2).reshape(chunks * L, B)[: self.steps]
 
     def window(self, first: int, stop: int) -> Window:
         """Return states and outputs of the steps ``first < t <= stop``."""
@@ -179,14 +213,15 @@ def _joined(parts: list[Scaled]) -> Scaled:
     return Scaled(np.concatenate(mantissas), np.concatenate(exponents))
 
 
-def _chunk_length(W: Real, T: int) -> int:
-    """Return the largest power of two, up to T and `_LONGEST`, over which powers of W stay tame."""
+def chunk_of(W: Real, T: int, threads: int) -> Chunk:
+    """Return the largest power of two, up to T and `_LONGEST`, over which powers of W stay tame; with W^L."""
     sizes = [2**n for n in range(_LONGEST.bit_length()) if 2**n <= T]
-    length, growth = 1, 0.0
-    for size, log2 in zip(sizes, power_norms(W, sizes, "fro").tolist(), strict=True):
+    powers = power(W, sizes, threads)
+    i, growth = 0, 0.0
+    for n, log2 in enumerate(powers.log2_norms().tolist()):
         # Powers below W^(2 size) are products of the powers W^1, W^2, W^4, ... seen so far.
         if not (growth < TAME and -TAME < log2 < TAME):
             break
-        length = size
+        i = n
         growth += max(0.0, log2)
-    return length
+    return Chunk(sizes[i], Scaled(powers.mantissa[i], powers.exponent[i]))

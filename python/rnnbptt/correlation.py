@@ -1,23 +1,26 @@
-"""The correlation of two sequences of vectors over many lags, as accurate as direct sums and much faster."""
+"""The correlation of two sequences of vectors over many lags."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from . import _core
 from .scaled import Real, Scaled, normalised, raw_if_tame
 
-#: Scalars of a product of two blocks of time.
-_AT_ONCE = 2**21
+#: Products of an output and an input from which transforms are faster than direct sums.
+_MANY = 512
+#: Lags under one exponent.
+_GROUP = 64
 #: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
 _NOT_MUCH_LESS = 1 / 16
 
 
-def correlate(a: Scaled, b: Real, count: int) -> Scaled:
+def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
     """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
 
-    By transforms of blocks, whose rounding errors are of the size of ``||a|| ||b||``, for the lags at which
-    ``sum_t ||a_{t+k}|| ||b_t||`` is not much less; the other lags, such as those of a single pulse, by direct
-    sums, with errors of that size.
+    By direct sums. Where q m is large, by transforms of blocks, whose rounding errors are of the size of
+    ``||a|| ||b||``, for the lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
     """
     (T, _, q), m = a.mantissa.shape, b.shape[2]
     result = np.zeros((count, q, m))
@@ -26,23 +29,29 @@ def correlate(a: Scaled, b: Real, count: int) -> Scaled:
     if not raw_if_tame(b).raw:
         shift = int(np.frexp(np.abs(b).max())[1])
         b = np.ldexp(b, -shift)
-    first = 0
-    if a.raw:
-        transformed, first = _by_transforms(a.mantissa, b, min(count, T))
+    first, last = 0, min(count, T)
+    if a.raw and q * m >= _MANY:
+        transformed, first = _by_transforms(a.mantissa, b, last)
         result[:first], exponent[:first] = transformed[:first], shift
-    fold = 8
-    while fold < 256 and (2 * fold) ** 2 * 5 * q * m <= _AT_ONCE:
-        fold *= 2
-    group = 4 * fold if a.raw else fold
-    for start in range(first, min(count, T), group):
-        some = slice(start, min(start + group, count, T))
+    group = last if a.raw else _GROUP
+    for start in range(first, last, group):
+        some = slice(start, min(start + group, last))
         # Only steps from here on matter, and steps far smaller than the largest of them do not.
         tail = Scaled(a.mantissa[start:], a.exponent[start:])
         top = tail.exponent.max()
         rows = tail.at(np.broadcast_to(top, tail.exponent.shape))
-        result[some] = _by_products(rows, b[: T - start], some.stop - start, fold)
+        result[some] = _directly(rows, b[: T - start], some.stop - start, threads)
         exponent[some] = top + shift
     return normalised(result, exponent)
+
+
+def _directly(a: Real, b: Real, count: int, threads: int) -> Real:
+    """Return R_k for k below `count`."""
+    (T, B, q), m = a.shape, b.shape[2]
+    result = np.empty((count, q, m))
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    _core.correlate((T, B, q, m, count), a, b, result, threads)
+    return result
 
 
 def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
@@ -58,42 +67,20 @@ def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
     earlier = np.zeros((m + 1, B, blocks * step))
     earlier[:, :, :T] = np.concatenate([b, sizes[1]], axis=2).transpose(2, 1, 0)
     seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, : blocks * step : step]
-    A = np.fft.rfft(seen)
-    C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length))
-
-    def correlation(i: int, j: int) -> Real:
-        lags: Real = np.fft.irfft(np.add.reduce(A[i] * C[j], axis=(0, 1)), length)[:count]
-        return lags
-
-    result = np.empty((count, q, m))
-    for i in range(q):
-        for j in range(m):
-            result[:, i, j] = correlation(i, j)
-    terms = correlation(q, m)
+    A = np.fft.rfft(seen).reshape(q + 1, B * blocks, -1)
+    C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length)).reshape(m + 1, B * blocks, -1)
+    # For every frequency the product of two matrices, summed over sequences and blocks; by parts, which the
+    # usual BLAS multiplies without starting threads for each.
+    (a_re, a_im), (c_re, c_im) = _parts(A, (2, 0, 1)), _parts(C, (2, 1, 0))
+    product = np.empty((len(a_re), q + 1, m + 1), np.complex128)
+    product.real = a_re @ c_re - a_im @ c_im
+    product.imag = a_re @ c_im + a_im @ c_re
+    lags = np.fft.irfft(np.ascontiguousarray(product.transpose(1, 2, 0)), length)[..., :count]
     largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
-    small = np.flatnonzero(terms < _NOT_MUCH_LESS * largest)
-    return result, int(small[0]) if small.size else count
+    small = np.flatnonzero(lags[q, m] < _NOT_MUCH_LESS * largest)
+    return lags[:q, :m].transpose(2, 0, 1), int(small[0]) if small.size else count
 
 
-def _by_products(a: Real, b: Real, count: int, fold: int) -> Real:
-    """Return ``sum_t a_{t+k} b_t^T`` for k below `count`, by blocks of `fold` steps."""
-    (T, B, q), m = a.shape, b.shape[2]
-    blocks = -(-T // fold)
-    left = np.zeros((B, blocks * fold, q))
-    left[:, :T] = a.swapaxes(0, 1)
-    right = np.zeros((B, count - 1 + blocks * fold, m))
-    right[:, count - 1 : count - 1 + T] = b.swapaxes(0, 1)
-    wide = count - 1 + fold
-    s = right.strides
-    seen = np.lib.stride_tricks.as_strided(
-        right, (B, blocks, wide * m), (s[0], fold * s[1], s[2]), writeable=False
-    )
-    product = left.reshape(B * blocks, fold * q).T @ seen.reshape(B * blocks, wide * m)
-    # Entry (j, l) of a block is lag j + count - 1 - l.
-    product = product.reshape(fold, q, wide, m)
-    s = product.strides
-    diagonals = np.lib.stride_tricks.as_strided(
-        product, (fold, count, q, m), (s[0] + s[2], s[2], s[1], s[3]), writeable=False
-    )
-    sums: Real = diagonals.sum(axis=0)[::-1]
-    return sums
+def _parts(spectra: NDArray[np.complex128], axes: tuple[int, ...]) -> tuple[Real, Real]:
+    turned = spectra.transpose(axes)
+    return np.ascontiguousarray(turned.real), np.ascontiguousarray(turned.imag)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _validate
+from .alignment import Backpropagated
 from .lag_terms import LagTerms, chosen_lags, pose
 from .reporting import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
 from .scaled import Real, Scaled
@@ -64,11 +65,6 @@ class GradientFlow:
         :math:`\|(W_{hh}^\top)^k e_t\|`, :math:`e_t = W_{qh}^\top \partial L / \partial o_t`, over the steps
         t that count in the loss. If only the last does, this is :math:`\|\partial L/\partial h_{T-k}\|`.
         Powers are taken as though every step had k predecessors.
-    alignment : ndarray, shape (K,)
-        Share of the length of these vectors that lies in the eigenspace of ``W_hh^T`` which belongs to
-        `leading_eigenvalues`: 1 when they have turned into it. nan where they are zero.
-    leading_eigenvalues : ndarray of complex
-        The eigenvalues of largest modulus: one, a conjugate pair, or all that tie.
     log2_contributions : ndarray, shape (K,)
         :math:`\log_2 \|G_k\|_F` with :math:`\partial L/\partial W_{hh} = \sum_k G_k`.
     shares : ndarray, shape (K,)
@@ -80,6 +76,8 @@ class GradientFlow:
         :math:`\log_2 \|\sum_{k \ge K} G_k\|_F`.
     log2_gradient_norm : float
         :math:`\log_2 \|\partial L/\partial W_{hh}\|_F`.
+    arriving : Backpropagated
+        What `alignment` and `leading_eigenvalues` are computed from when they are first asked for.
     """
 
     steps: int
@@ -89,13 +87,26 @@ class GradientFlow:
     batch_first: bool
     log2_state_gradients: Real
     log2_lag_norms: Real
-    alignment: Real
-    leading_eigenvalues: NDArray[np.complex128]
     log2_contributions: Real
     shares: Real
     remainder_share: float
     log2_remainder: float
     log2_gradient_norm: float
+    arriving: Backpropagated = field(repr=False)
+
+    @property
+    def alignment(self) -> Real:
+        """Share of the length of what arrives k steps back that lies in the leading eigenspace, (K,).
+
+        It belongs to the `leading_eigenvalues` of ``W_hh^T``: 1 when those vectors have turned into it, nan
+        where they are zero. Computed when first asked for.
+        """
+        return self.arriving.alignment
+
+    @property
+    def leading_eigenvalues(self) -> NDArray[np.complex128]:
+        """The eigenvalues of largest modulus: one, a conjugate pair, or all that tie."""
+        return self.arriving.eigenvalues
 
     @property
     def _by_step(self) -> Real:
@@ -164,7 +175,8 @@ class GradientFlow:
         Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
         reads.
         """
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "arriving"}
+        values["alignment"] = self.alignment
         values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
         values["lags"] = self.lags
         values["horizon"] = self.horizon()
@@ -290,12 +302,7 @@ class GradientFlow:
         if np.nanmax(np.abs(self.cumulative_shares), initial=0) > 100:
             axes.set_yscale("symlog", linthresh=1)
         axes.legend(fontsize="small")
-        finish(
-            axes,
-            _LAG,
-            r"share of $\partial L/\partial W_{hh}$",
-            "What each lag is worth",
-        )
+        finish(axes, _LAG, r"share of $\partial L/\partial W_{hh}$", "What each lag is worth")
 
 
 def gradient_flow(
@@ -354,8 +361,9 @@ def gradient_flow(
 
     Notes
     -----
-    Beyond one gradient, the cost is that of the states' gradients, 2 T B h^2 flops, of the contributions,
-    2 K h^2 q flops, and of correlating d with q series.
+    Beyond one gradient, the cost is that of the states' gradients, 2 T B h^2 flops, of correlating d with q
+    series, at most 2 T B K d q flops, and of the contributions, 4 K h^2 q flops. Eigenvectors of ``W_hh`` are
+    computed only when `GradientFlow.alignment` or `GradientFlow.leading_eigenvalues` are asked for, or shown.
 
     Examples
     --------
@@ -383,19 +391,16 @@ def gradient_flow(
         )
         terms = LagTerms(data, chosen_lags(lags, data), threads)
         by_step = terms.log2_state_gradients()
-        norms, alignment, leading = terms.backpropagated()
+        W, P = data.params.W_hh, terms.P
+        arriving = Backpropagated(W, P, data.d_o, data.used, threads)
         h = len(data.start[0])
         total = terms.total(h)
         mantissa = total.mantissa
         square = float(np.vdot(mantissa, mantissa))
-        contributions, shares = np.empty(terms.lags), np.empty(terms.lags)
-        for first, some in terms.contributions(h):
-            where = slice(first, first + len(some.exponent))
-            contributions[where] = some.log2_norms()
-            inner = some.mantissa.reshape(len(some.exponent), -1) @ mantissa.ravel()
-            shares[where] = _scaled_share(inner, some.exponent, square, total)
+        inner = terms.inner_products(mantissa)
+        shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
         rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
-        inner = np.array(np.vdot(rest.mantissa, mantissa))
+        beyond = np.array(np.vdot(rest.mantissa, mantissa))
         own = by_step if data.batched else by_step[:, 0]
         return GradientFlow(
             steps=len(by_step),
@@ -404,12 +409,11 @@ def gradient_flow(
             dtype=str(params.dtype),
             batch_first=data.batched and data.batch_first,
             log2_state_gradients=own.T if data.batched and data.batch_first else own,
-            log2_lag_norms=norms,
-            alignment=alignment,
-            leading_eigenvalues=leading,
-            log2_contributions=contributions,
+            log2_lag_norms=arriving.log2_norms,
+            arriving=arriving,
+            log2_contributions=terms.log2_norms(h),
             shares=shares,
-            remainder_share=float(_scaled_share(inner, rest.exponent, square, total)),
+            remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),
             log2_remainder=float(rest.log2_norms()),
             log2_gradient_norm=float(total.log2_norms()),
         )

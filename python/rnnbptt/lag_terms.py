@@ -15,17 +15,20 @@ of ``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, wi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import _validate
-from .chunked_recurrence import ChunkedRecurrence
+from .chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
 from .correlation import correlate
 from .dataset import Dataset, checked
 from .objective import LOSSES, vjp
 from .params import Params
-from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, power, raw_if_tame, scan
+from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, product, raw_if_tame, scan
+from .trajectories import outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,18 +40,16 @@ if TYPE_CHECKING:
 
 #: Lags that are looked at where the caller does not say.
 DEFAULT_LAGS = 1000
-#: Scalars of the contributions of some lags, and of a block of correlations.
+#: Scalars of the contributions of some lags.
 _AT_ONCE = 2**18
-_CORRELATIONS = 2**21
-#: Eigenvalues whose moduli agree to this belong together.
-_TIE = 1e-9
 #: Lags whose contributions are summed under one exponent.
 _SUMMED = 64
-#: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
-_NOT_MUCH_LESS = 1 / 16
+#: Squared lengths below this share of what they could be have lost digits as a sum of products.
+_CANCELLED = 2.0**-13
 
 
-class Data(NamedTuple):
+@dataclass(frozen=True)
+class Data:
     """A checked problem in float64, time-major: (T, B, ...)."""
 
     params: Params
@@ -60,7 +61,41 @@ class Data(NamedTuple):
     """Steps with a weight in the loss."""
     batched: bool
     batch_first: bool
-    forward: ChunkedRecurrence
+    plain: bool
+    """Whether the engine, without exponents, gave the outputs."""
+    recurrence: Recurrence
+
+    @property
+    def raw(self) -> bool:
+        """Whether all states are ordinary numbers."""
+        return self.plain or self.recurrence.forward.raw
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The recurrence of the states, made where it is asked for."""
+
+    params: Params
+    inputs: Real
+    start: Real
+    threads: int
+
+    @property
+    def columns(self) -> Real:
+        """Weights of the inputs: W_hx, and b_h beside it."""
+        W_hx, b_h = self.params.W_hx, self.params.b_h
+        return W_hx if b_h is None else np.concatenate([W_hx, b_h[:, np.newaxis]], axis=1)
+
+    @cached_property
+    def chunk(self) -> Chunk:
+        """Steps taken as one, and their power of W_hh."""
+        return chunk_of(self.params.W_hh, len(self.inputs), self.threads)
+
+    @cached_property
+    def forward(self) -> ChunkedRecurrence:
+        """States and outputs far beyond the range of float64."""
+        W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
+        return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, self.chunk)
 
 
 class Contributions(NamedTuple):
@@ -108,25 +143,40 @@ def pose(
     wide = Params(**{name: array.astype(np.float64) for name, array in params.items()})
     for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
         _finite(name, array)
-    columns = wide.W_hx
-    direct = None if wide.W_qx is None else inputs @ wide.W_qx.T
-    if wide.b_q is not None:
-        direct = wide.b_q + (np.zeros((T, B, len(wide.b_q))) if direct is None else direct)
+    x = inputs
     if wide.b_h is not None:
         inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
-        columns = np.concatenate([columns, wide.b_h[:, np.newaxis]], axis=1)
-    recurrence = ChunkedRecurrence(wide.W_hh, columns, wide.W_qh, raw_if_tame(inputs), start, threads)
-    o = recurrence.outputs()
-    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
-    if direct is not None:
-        o = add(o, raw_if_tame(direct))
+    recurrence = Recurrence(wide, inputs, start, threads)
+    o = raw_if_tame(outputs(wide, Dataset(wide, x, start), threads))
+    plain = o.raw and not _vanishing(o.mantissa, running)
+    if not plain:
+        o = _outputs(recurrence.forward, wide, x)
     if callable(loss):
         d_o = _callers_derivative(loss, o, y, dataset)
     else:
         assert targets is not None
         weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
         d_o = _derivative(loss, o, targets, weight / weight.sum())
-    return Data(wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, recurrence)
+    return Data(
+        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence
+    )
+
+
+def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
+    """Whether outputs of zero follow others: those may have fallen below the range of float64."""
+    nonzero = (o != 0).any(axis=-1)
+    ended = nonzero[:-1] & ~nonzero[1:]
+    return bool((ended if running is None else ended & running[1:]).any())
+
+
+def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:
+    """Return outputs far beyond the range of float64."""
+    o = recurrence.outputs()
+    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
+    direct = None if params.W_qx is None else x @ params.W_qx.T
+    if params.b_q is not None:
+        direct = np.broadcast_to(params.b_q, o.mantissa.shape) if direct is None else direct + params.b_q
+    return o if direct is None else add(o, raw_if_tame(direct))
 
 
 def chosen_lags(lags: int | None, data: Data) -> int:
@@ -213,16 +263,15 @@ class LagTerms:
             Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
             np.zeros((B, h)),
             threads,
-            transposed=data.forward,
+            data.recurrence.chunk.transposed,
         )
         first = raw_if_tame(W_qh)
         still = raw_if_tame(np.zeros((lags - 1, q, h)))
         self.P = _chain(first, scan(normalised(transposed, axes=2), still, first, threads))
-        R = correlate(data.d_o, data.inputs, lags + 1)
-        columns = data.forward.input_weights
-        entering = add(
-            normalised(R.mantissa[1:lags] @ columns.T, R.exponent[1:lags]), self._from_start(slice(lags - 1))
-        )
+        R = correlate(data.d_o, data.inputs, lags + 1, threads)
+        columns = data.recurrence.columns
+        inputs = normalised(self._times(R.mantissa[1:lags], columns.T), R.exponent[1:lags])
+        entering = add(inputs, self._from_start(slice(lags - 1)))
         rest, last = self._beyond()
         back = slice(None, None, -1)
         v = Scaled(entering.mantissa[back], entering.exponent[back])
@@ -231,16 +280,13 @@ class LagTerms:
         top = np.maximum(C.exponent, R.exponent[:lags])
         R = Scaled(R.mantissa[:lags], R.exponent[:lags])
         self.Z = normalised(np.concatenate([C.at(top), R.at(top)], axis=2), top)
-        K = power(transposed, lags, threads)
-        self.rest = normalised(K.mantissa @ rest.mantissa, K.exponent + rest.exponent)
+        self.rest = self.adjoint.propagated(rest, lags)
 
-    def contributions(
-        self, width: int | None = None, *, most: int | None = None, backwards: bool = False
-    ) -> Iterator[Contributions]:
-        """Go through all lags below K, at most so many at a time, with the first `width` columns of each."""
-        Z = self.Z.mantissa[..., :width]
+    def contributions(self, most: int, *, backwards: bool = False) -> Iterator[Contributions]:
+        """Go through all lags below K, at most so many at a time."""
+        Z = self.Z.mantissa
         size = max(1, _AT_ONCE // (self.P.mantissa.shape[2] * Z.shape[2]))
-        size = min(size, most or size)
+        size = min(size, most)
         starts = range(0, self.lags, size)
         for first in reversed(starts) if backwards else starts:
             some = slice(first, first + size)
@@ -251,17 +297,52 @@ class LagTerms:
 
     def total(self, width: int | None = None) -> Scaled:
         """Return the sum of everything, ``[d_W_hh | d_W_hx | d_b_h]``, under one exponent."""
-        result = Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
-        for _, terms in self.contributions(width):
-            top = terms.exponent.max()
-            sums = terms.at(np.full_like(terms.exponent, top)).sum(axis=0)
-            result = add(result, normalised(sums, top, axes=2))
-        return result
+        P, Z, exponents = self._aligned(width)
+        top = exponents.max()
+        left = Scaled(P, exponents).at(np.full_like(exponents, top)).reshape(-1, P.shape[2])
+        sums = product(left.T, Z.reshape(-1, Z.shape[2]), self._threads)
+        terms = normalised(sums, top, axes=2)
+        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), terms)
+
+    def log2_norms(self, width: int) -> Real:
+        r"""Return base-2 logarithms of the norms of the contributions' first `width` columns.
+
+        By the small matrices of :math:`\|P^\top Z\|_F^2 = \langle P P^\top, Z Z^\top \rangle`, and where
+        that sum cancels, from the contributions themselves.
+        """
+        P, Z, top = self._aligned(width)
+        left, right = P @ P.swapaxes(1, 2), Z @ Z.swapaxes(1, 2)
+        squares, largest = _inner(left, right), np.sqrt(_inner(left, left) * _inner(right, right))
+        logs: Real = np.log2(squares) / 2 + top
+        for k in np.flatnonzero(~(squares > _CANCELLED * largest)):
+            logs[k] = Scaled(P[k].T @ Z[k], top[k]).log2_norms()
+        return logs
+
+    def inner_products(self, G: Real) -> Scaled:
+        """Return what the contributions' first columns have in common with G, (h, width)."""
+        P, Z, top = self._aligned(G.shape[1])
+        return Scaled(_inner(self._times(P, G), Z), top)
+
+    def _times(self, rows: Real, matrix: Real) -> Real:
+        """Return ``rows @ matrix`` as one product: (n, q, i) times (i, j)."""
+        joined = product(rows.reshape(-1, len(matrix)), matrix, self._threads)
+        return joined.reshape(*rows.shape[:2], matrix.shape[1])
+
+    def _aligned(self, width: int | None) -> tuple[Real, Real, NDArray[np.int64]]:
+        """Return P, Z and exponents (K,) such that contributions are ``P_k^T Z_k`` times two to these."""
+        left, top = self._left
+        return left, self.Z.mantissa[..., :width], top
+
+    @cached_property
+    def _left(self) -> Scaled:
+        exponent = self.P.exponent + self.Z.exponent
+        top = exponent.max(axis=1)
+        return Scaled(Scaled(self.P.mantissa, exponent).at(top[:, np.newaxis]), top)
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
         so_far = normalised(np.zeros_like(self.rest.mantissa), axes=2)
-        for first, terms in self.contributions(most=_SUMMED):
+        for first, terms in self.contributions(_SUMMED):
             for start, some in _alike(terms):
                 top = np.maximum(so_far.exponent, some.exponent.max())
                 sums = np.cumsum(some.at(np.full_like(some.exponent, top)), axis=0) + so_far.at(top)
@@ -271,7 +352,7 @@ class LagTerms:
     def sums_from(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of all lags from k on, for every k below K, backwards."""
         so_far = self.rest
-        for first, terms in self.contributions(most=_SUMMED, backwards=True):
+        for first, terms in self.contributions(_SUMMED, backwards=True):
             for start, some in reversed(_alike(terms)):
                 top = np.maximum(so_far.exponent, some.exponent.max())
                 backwards = some.at(np.full_like(some.exponent, top))[::-1]
@@ -281,23 +362,7 @@ class LagTerms:
 
     def log2_state_gradients(self) -> Real:
         """Return ``log2 ||g_t||`` as (T, B)."""
-        logs = [window.hidden.log2_norms() for window in self.adjoint.windows()]
-        return np.concatenate(logs)[::-1]
-
-    def backpropagated(self) -> tuple[Real, Real, NDArray[np.complex128]]:
-        """Return log2 root mean squares of ``||(W_hh^T)^k e_t||``, alignments and leading eigenvalues."""
-        d_o = self.data.d_o
-        top = d_o.exponent.max()
-        rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
-        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
-        triangle = np.linalg.qr(rows, mode="r")
-        exponent = self.P.exponent.max(axis=1)
-        vectors = triangle @ self.P.at(exponent[:, np.newaxis])
-        leading, basis = _leading(self.data.params.W_hh)
-        lengths = Scaled(vectors, exponent).log2_norms()
-        within = Scaled(vectors @ basis, exponent).log2_norms()
-        alignment = np.exp2(np.minimum(within - lengths, 0))
-        return lengths + top - np.log2(self.data.used) / 2, alignment, leading
+        return self.adjoint.log2_norms()[::-1]
 
     def _from_start(self, lags: slice) -> Scaled:
         """Return ``dL/do_{k+1} h_0^T``, summed over the batch, for lags k: (lags, q, h)."""
@@ -316,7 +381,7 @@ class LagTerms:
         rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if data.forward.raw and self.adjoint.raw:
+        if data.raw and self.adjoint.raw:
             params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
             d = params.shape[0]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
@@ -324,9 +389,10 @@ class LagTerms:
             assert gradients.W_qh is not None
             return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
         before = raw_if_tame(data.start[np.newaxis])
-        for first in range(0, T - K, data.forward.window_length):
-            stop = min(first + data.forward.window_length, T - K)
-            hidden = data.forward.window(first, stop).hidden
+        forward = data.recurrence.forward
+        for first in range(0, T - K, forward.window_length):
+            stop = min(first + forward.window_length, T - K)
+            hidden = forward.window(first, stop).hidden
             top = np.concatenate([before.exponent, hidden.exponent])
             rows = Scaled(np.concatenate([before.mantissa, hidden.mantissa]), top)
             before = Scaled(rows.mantissa[-1:], top[-1:])
@@ -354,14 +420,10 @@ def side_by_side(gradients: Gradients) -> Real:
     return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
 
 
-def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:
-    """Return the leading eigenvalues of W^T, and an orthonormal basis of what their eigenvectors span."""
-    values, vectors = np.linalg.eig(W.T)
-    sizes = np.abs(values)
-    chosen = sizes >= sizes.max() * (1 - _TIE)
-    span = np.concatenate([vectors[:, chosen].real, vectors[:, chosen].imag], axis=1)
-    left, singular, _ = np.linalg.svd(span, full_matrices=False)
-    return values[chosen].astype(np.complex128), left[:, singular > 1e-8 * singular[0]]
+def _inner(a: Real, b: Real) -> Real:
+    """Return the inner products of matrices, (n, i, j) and (n, i, j)."""
+    products: Real = np.einsum("nij,nij->n", a, b)
+    return products
 
 
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:

@@ -16,6 +16,8 @@ from .powers import FLOAT64_BITS
 from .trajectories import linear_scan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._validate import IntArray
 
 Real = NDArray[np.floating[Any]]
@@ -78,8 +80,13 @@ def _all_zero(exponent: IntArray) -> bool:
 
 def _ldexp(mantissa: Real, exponent: IntArray) -> Real:
     """Return ``mantissa * 2 ** exponent``, exponents broadcast over the axes of a row."""
-    shift = np.clip(exponent, -5000, 5000).astype(np.int32)
-    result: Real = np.ldexp(mantissa, shift.reshape(shift.shape + (1,) * (mantissa.ndim - shift.ndim)))
+    shift = np.asarray(exponent)
+    shift = shift.reshape(shift.shape + (1,) * (mantissa.ndim - shift.ndim))
+    if shift.size and shift.min() >= -1022 and shift.max() <= 1023:
+        # The power is a normal number and the product rounded once: the same, and several times as fast.
+        scaled: Real = mantissa * np.ldexp(1.0, shift.astype(np.int32))
+        return scaled
+    result: Real = np.ldexp(mantissa, np.clip(shift, -5000, 5000).astype(np.int32))
     return result
 
 
@@ -121,20 +128,29 @@ def add(a: Scaled, b: Scaled) -> Scaled:
     return normalised(a.at(top) + b.at(top), top)
 
 
-def contract(a: Scaled, b: Scaled) -> Scaled:
+def contract(a: Scaled, b: Scaled, threads: int = 0) -> Scaled:
     """Return the sum of the outer products of rows, ``sum_i a_i b_i^T``, under one exponent."""
     a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
     rows = a.exponent + b.exponent
     top = rows.max()
     left = _ldexp(a.mantissa, rows - top).reshape(-1, a.mantissa.shape[-1])
-    return normalised(left.T @ b.mantissa.reshape(-1, b.mantissa.shape[-1]), top, axes=2)
+    right = b.mantissa.reshape(-1, b.mantissa.shape[-1])
+    return normalised(product(left.T, right, threads), top, axes=2)
 
 
-def power(W: Real, n: int, threads: int) -> Scaled:
-    """Return the power ``W^n``, right to the last bit, under one exponent."""
-    mantissas, exponents = np.empty((1, *W.shape)), np.empty(1, np.int64)
-    _core.scaled_powers(len(W), W, np.array([n]), mantissas, exponents, threads, FLOAT64_BITS)
-    return normalised(mantissas[0], exponents[0], axes=2)
+def product(a: Real, b: Real, threads: int) -> Real:
+    """Return the product of two matrices, by the engine: no threads of another library get in its way."""
+    result = np.empty((len(a), b.shape[1]))
+    shape = (*a.shape, b.shape[1])
+    _core.product(shape, np.ascontiguousarray(a), np.ascontiguousarray(b), result, threads)
+    return result
+
+
+def power(W: Real, ks: Sequence[int], threads: int) -> Scaled:
+    """Return the powers ``W^k`` for ascending k, right to the last bit, (n, h, h) under one exponent each."""
+    mantissas, exponents = np.empty((len(ks), *W.shape)), np.empty(len(ks), np.int64)
+    _core.scaled_powers(len(W), W, np.array(ks), mantissas, exponents, threads, FLOAT64_BITS)
+    return normalised(mantissas, exponents)
 
 
 def scan(M: Scaled, v: Scaled, start: Scaled, threads: int) -> Scaled:

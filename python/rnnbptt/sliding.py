@@ -217,8 +217,9 @@ def _windows(part: _Part, params: Params, d_o: FloatArray, C: int, tau: int) -> 
 
 def _power(W: FloatArray, k: int, threads: int) -> NDArray[np.float64]:
     """Return ``W^k`` right to the last bit; entries out of range become inf or 0."""
-    power = scaled.power(np.ascontiguousarray(W, np.float64), k, threads)
-    entries: NDArray[np.float64] = np.ldexp(power.mantissa, np.clip(power.exponent, -5000, 5000))
+    power = scaled.power(np.ascontiguousarray(W, np.float64), [k], threads)
+    exponent = np.clip(power.exponent[0], -5000, 5000)
+    entries: NDArray[np.float64] = np.ldexp(power.mantissa[0], exponent)
     return entries
 
 
@@ -228,12 +229,12 @@ def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple
     factors = []
     for bit in range(tau.bit_length()):
         if bit:
-            squares.append(_product(squares[-1], squares[-1], threads))
+            squares.append(scaled.product(squares[-1], squares[-1], threads))
         if tau >> bit & 1:
             factors.append(squares[-1])
     power = factors[0]
     for factor in factors[1:]:
-        power = _product(power, factor, threads)
+        power = scaled.product(power, factor, threads)
     if np.linalg.norm(power) <= FORGETS:
         return power, steps
     beyond = _norm(power)
@@ -241,7 +242,7 @@ def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple
     norms, amounts = [_norm(squares[0])], [1.0]
     for k in range(1, steps.bit_length() + 1):
         if k == len(squares):
-            squares.append(_product(squares[-1], squares[-1], threads))
+            squares.append(scaled.product(squares[-1], squares[-1], threads))
         norms.append(_norm(squares[k]))
         amounts.append(amounts[-1] + 2 ** (k - 1) * max(norms[-2:]))
         if norms[-1] <= FORGETS or not np.isfinite(amounts[-1]):
@@ -256,17 +257,10 @@ def _power_and_block(W: FloatArray, tau: int, steps: int, threads: int) -> tuple
     return power if tau * ratio <= 8 * CANCELS else _power(W, tau, threads), steps
 
 
-def _product(A: NDArray[np.float64], B: NDArray[np.float64], threads: int) -> NDArray[np.float64]:
-    """Return ``A B`` by the engine: the threads of NumPy's products would be in the way of its own."""
-    C = np.empty((len(A), B.shape[1]))
-    _core.product((*A.shape, B.shape[1]), np.ascontiguousarray(A), np.ascontiguousarray(B), C, threads)
-    return C
-
-
 def _back(power: NDArray[np.float64], g: FloatArray, threads: int) -> NDArray[np.float64]:
     """Return ``(W_hh^tau)^T g`` for a gradient of h rows."""
     columns = g.reshape(len(g), -1).astype(np.float64)
-    return _product(power.T, columns, threads).reshape(g.shape)
+    return scaled.product(power.T, columns, threads).reshape(g.shape)
 
 
 def _norm(A: NDArray[np.float64]) -> float:

@@ -367,7 +367,7 @@ def _on_grid(
 ) -> tuple[Real, Real, Real]:
     """Return bias and cosine of detached blocks, and the relative deviation of randomised gradients."""
     bias, cosine, deviation = (np.full(len(grid), np.nan) for _ in range(3))
-    if not (data.forward.raw and terms.adjoint.raw and data.d_o.raw):
+    if not (data.raw and terms.adjoint.raw and data.d_o.raw):
         return bias, cosine, deviation
     d = data.params.shape[0]
     params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)

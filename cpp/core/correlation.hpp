@@ -1,0 +1,15 @@
+// The correlation of two sequences of vectors over many lags.
+#pragma once
+
+#include "core/threads.hpp"
+#include "core/workspace.hpp"
+#include "rnnbptt/problem.hpp"
+
+namespace rnnbptt {
+
+// R_k = sum_t a_{t+k} b_t^T for 0 <= k < count, summed over B sequences: a is (T, B, q), b is (T, B, m), R is
+// (count, q, m). By direct sums. The same bits for any number of threads.
+void correlate(Run& run, Workspace& workspace, Index T, Index B, Index q, Index m, Index count,
+               SequenceView<const double> a, SequenceView<const double> b, double* R);
+
+}  // namespace rnnbptt

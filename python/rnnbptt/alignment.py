@@ -1,0 +1,76 @@
+"""What arrives of gradients k steps back in time, and how it turns into the leading eigenvectors."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .scaled import Real, Scaled, product
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Eigenvalues whose moduli agree to this belong together.
+_TIE = 1e-9
+
+
+class Backpropagated:
+    """The vectors ``(W_hh^T)^k e_t`` with ``e_t = W_qh^T dL/do_t``, over all steps t, for every lag k.
+
+    Eigenvectors cost more than all else about a large matrix: they are computed when asked for.
+
+    Attributes
+    ----------
+    log2_norms : ndarray, shape (K,)
+        Base-2 logarithms of root mean squares of their lengths over `used` steps.
+    """
+
+    def __init__(self, W: Real, P: Scaled, d_o: Scaled, used: int, threads: int) -> None:
+        top = d_o.exponent.max()
+        rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
+        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
+        self._W, self._P, self._threads = W, P, threads
+        self._R: Real = np.asarray(np.linalg.qr(rows, mode="r"))
+        self._lengths = self._vectors().log2_norms()
+        self.log2_norms: Real = self._lengths + top - np.log2(used) / 2
+
+    @property
+    def eigenvalues(self) -> NDArray[np.complex128]:
+        """The eigenvalues of ``W_hh`` of largest modulus."""
+        return self._leading[0]
+
+    @cached_property
+    def alignment(self) -> Real:
+        """Share of the vectors' length in the eigenspace of ``W_hh^T`` of these eigenvalues, (K,)."""
+        vectors, exponent = self._vectors()
+        basis = self._leading[1]
+        rows = product(vectors.reshape(-1, len(basis)), basis, self._threads)
+        with np.errstate(all="ignore"):
+            within = Scaled(rows.reshape(len(exponent), -1), exponent).log2_norms()
+            share: Real = np.exp2(np.minimum(within - self._lengths, 0))
+        return share
+
+    @cached_property
+    def _leading(self) -> tuple[NDArray[np.complex128], Real]:
+        return _leading(self._W)
+
+    def _vectors(self) -> Scaled:
+        """Return ``R P_k``, (K, ., h), under one exponent for each lag."""
+        exponent = self._P.exponent.max(axis=1)
+        P = self._P.at(exponent[:, np.newaxis])
+        K, q, h = P.shape
+        by_output = np.ascontiguousarray(P.swapaxes(0, 1)).reshape(q, K * h)
+        rows = product(self._R, by_output, self._threads).reshape(-1, K, h)
+        return Scaled(np.ascontiguousarray(rows.swapaxes(0, 1)), exponent)
+
+
+def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:
+    """Return the leading eigenvalues of W^T, and an orthonormal basis of what their eigenvectors span."""
+    values, vectors = np.linalg.eig(W.T)
+    sizes = np.abs(values)
+    chosen = sizes >= sizes.max() * (1 - _TIE)
+    span = np.concatenate([vectors[:, chosen].real, vectors[:, chosen].imag], axis=1)
+    left, singular, _ = np.linalg.svd(span, full_matrices=False)
+    return values[chosen].astype(np.complex128), left[:, singular > 1e-8 * singular[0]]
