@@ -83,6 +83,11 @@ def powers(**changed: Any) -> Any:
     return rnnbptt.matrix_powers(given.pop("W"), given.pop("n"), **given)
 
 
+def norms(**changed: Any) -> Any:
+    given = {"W": GOOD["W_hh"], "ks": [3]} | changed
+    return rnnbptt.power_norms(given.pop("W"), given.pop("ks"), **given)
+
+
 ones = np.ones
 Bad = tuple[Callable[..., Any], dict[str, Any], type[Exception], str]
 BAD: list[Bad] = [
@@ -146,6 +151,10 @@ BAD: list[Bad] = [
     (grad, {"lengths": np.array([2**64 - 1, 6], np.uint64)}, ValueError, "lengths must lie between 1 and T = 6"),
     (grad, {"loss": lambda o, y: 0.0}, TypeError, "loss must return a pair (L, d_o), not float"),
     (grad, {"loss": lambda o, y: (0.0, o[:-1])}, ValueError, "d_o must have shape (6, 2, 2), not (5, 2, 2)"),
+    (grad, {"loss": lambda o, y: (None, o)}, TypeError, "L must be an array of real numbers, not of dtype object"),
+    (grad, {"loss": lambda o, y: ("1.5", o)}, TypeError, "L must be an array of real numbers, not of dtype <U3"),
+    (grad, {"loss": lambda o, y: (1j, o)}, TypeError, "L must be an array of real numbers, not of dtype complex128"),
+    (grad, {"loss": lambda o, y: (ones(1), o)}, ValueError, "L must have shape (), not (1,)"),
     (grad, {"loss": lambda o, y: (0.0, o), "weights": ones((6, 2))}, ValueError, "weights must be None when loss is a function"),
     (grad, {"loss": lambda o, y: (0.0, o), "mask": ones((6, 2), bool)}, ValueError, "mask must be None when loss is a function"),
     (grad, {"wrt": ("W_hh", "W_xx")}, ValueError, "wrt must name some of 'W_hx'"),
@@ -165,6 +174,10 @@ BAD: list[Bad] = [
     (scan, {"s0": ones((2, 3))}, ValueError, "s0 must have shape (2, 4), not (2, 3)"),
     (scan, {"reverse": 1}, TypeError, "reverse must be True or False"),
     (scan, {"transpose": "yes"}, TypeError, "transpose must be True or False"),
+    (norms, {"ord": ones(2)}, TypeError, "ord must be a real number, not "),
+    (norms, {"ord": True}, TypeError, "ord must be a real number, not "),
+    (norms, {"ord": 3}, ValueError, "ord must be 2, 'fro', 1 or inf, not 3"),
+    (rnnbptt.Randomized, {"tau": 10**400}, OverflowError, "tau must be at most"),
     (powers, {"n": -1}, ValueError, "n must be at least 0, not -1"),
     (powers, {"n": 2.5}, TypeError, "n must be an integer, not float 2.5"),
     (powers, {"n": 10**30}, OverflowError, "n must be at most"),

@@ -357,6 +357,16 @@ assert grown < 1024, f"{grown} KiB"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
 
 
+def test_flat_takes_no_masked_array_for_a_vector() -> None:
+    case = problem()
+    objective = objective_of(case, like=case.params)
+    theta = case.params.ravel()
+    with pytest.raises(TypeError, match="theta must not be a masked array"):
+        objective.flat(np.ma.array(theta))
+    expected = objective.flat(theta)[1]
+    assert objective.flat(theta.view(np.memmap))[1].tobytes() == expected.tobytes()
+
+
 # --- with an optimiser --------------------------------------------------------------------------------------
 
 

@@ -352,6 +352,8 @@ def test_any_state_space_system_has_a_network(kind: str) -> None:
         ({"solver": "adam"}, "solver must be one of 'lm', 'lbfgs', not 'adam'"),
         ({"starts": ("zeros",)}, "starts must be one of"),
         ({"starts": ()}, "starts must name at least one"),
+        ({"starts": None}, "starts must be a kind of start or a sequence of them, not NoneType None"),
+        ({"n_jobs": "all"}, "n_jobs must be an integer, not str 'all'"),
         ({"ridge": -1.0}, "ridge must be finite and at least 0"),
         ({"max_spectral_radius": np.nan}, "max_spectral_radius must be finite"),
         ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction must lie between"),

@@ -293,6 +293,24 @@ def test_not_finite_in_not_finite_out(truncate: Truncation) -> None:
     assert not np.isfinite(g.W_hh).all()
 
 
+@pytest.mark.parametrize("radius", [0.9, 1.0, 1.3])
+@pytest.mark.parametrize("tau", [1, 2, 7, 16, 39, 40])
+def test_what_is_not_finite_spoils_no_window_before_it(tau: int, radius: float) -> None:
+    rng = np.random.default_rng(14)
+    for direct in (False, True):
+        case = build(rng, np.float64, (40, 2, 3, 5, 2), radius=radius, direct=direct)
+        d_o = rng.standard_normal((40, 2, 2))
+        d_o[30, 1] = np.nan, 1
+        arguments = case.params, case.x, d_o
+        actual = rnnbptt.vjp(*arguments, wrt="x", truncate=Sliding(tau)).x
+        expected = reference.vjp(*arguments, wrt="x", truncate=Sliding(tau)).x
+        assert actual is not None
+        assert expected is not None
+        finite = np.isfinite(expected)
+        assert np.array_equal(np.isfinite(actual), finite)
+        assert relative_error(actual[finite], expected[finite]) <= FORMS
+
+
 @pytest.mark.parametrize("truncate", TRUNCATIONS, ids=repr)
 def test_arguments_are_not_written_to(truncate: Truncation) -> None:
     case = build(np.random.default_rng(14), np.float64, (40, 2, 3, 5, 2), steps=("weights", "lengths"))

@@ -66,7 +66,10 @@ def real(name: str, value: object) -> float:
     """Return `value` as a float."""
     if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a real number, not {describe(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise OverflowError(f"{name} must be at most {sys.float_info.max}, not {value}") from None
 
 
 def nonnegative(name: str, value: object) -> float:
@@ -161,6 +164,13 @@ def array(name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Shape) -> Fl
     numbers = _numeric(name, value)
     _check_shape(name, numbers, shape)
     return np.ascontiguousarray(_cast(name, numbers, dtype))
+
+
+def number(name: str, value: ArrayLike) -> float:
+    """Return `value`, a number or an array of no dimensions, as a float."""
+    numbers = _numeric(name, value)
+    _check_shape(name, numbers, ())
+    return float(numbers)
 
 
 def integers(name: str, value: ArrayLike, low: int, high: int) -> IntArray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from . import _validate, truncation
 from .curvature import Curvature, Layout
 from .dataset import Backflow, Dataset, checked
@@ -174,7 +176,8 @@ class Objective(Curvature):
         gradient : ndarray, shape of `theta`
             A new array in the same order, with zeros for parameters that `wrt` leaves out.
         """
-        if self._flat is not None:
+        # What is more than an array may mean more: a mask, for one.
+        if self._flat is not None and type(theta) is np.ndarray:
             bound, terms = self._flat
             result = bound.flat(theta, terms, self._threads)
             if result is not None:
@@ -216,9 +219,10 @@ class Objective(Curvature):
         answer = self._loss(outputs(params, dataset, self._threads), self._y)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
+        L = _validate.number("L", answer[0])
         d_o = dataset.outputs_like("d_o", answer[1])
         problem = dataset.pose("given", d_o, backflow(self._truncate, dataset))
-        return float(answer[0]), _pulled(dataset, problem, params, self._threads, self._truncate)[1]
+        return L, _pulled(dataset, problem, params, self._threads, self._truncate)[1]
 
 
 def _pulled(

@@ -135,7 +135,7 @@ def power_norms(
     exponents = _validate.integers("ks", ks, 0, 2**62)
     if isinstance(ord, str):
         _validate.choice("ord", ord, ("fro",))
-    elif ord not in (1, 2, np.inf):
+    elif _validate.real("ord", ord) not in (1, 2, np.inf):
         raise ValueError(f"ord must be 2, 'fro', 1 or inf, not {ord!r}")
     threads = _validate.num_threads(num_threads)
     result = np.full(exponents.shape, np.nan)

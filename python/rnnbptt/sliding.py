@@ -71,6 +71,10 @@ def sliding(
             gradients = _in_blocks(dataset, params, threads, d_o, tau, power, block)
         else:
             loss, gradients = _whole(dataset, problem, params, threads, later, tau, power)
+        if gradients.x is not None and not np.isfinite(gradients.x).all():
+            # A difference is not finite where either of its terms is not; its windows may be.
+            d_x = _validate.time_major(gradients.x, dataset.batched, dataset.batch_first)
+            d_x[...] = _windows_of_x(params, d_o, tau)
     if gradients.h0 is not None:
         # The window of state 0 holds the losses of tau - 1 steps: nothing needs to be taken away.
         gradients.h0[...] = 0
@@ -117,6 +121,25 @@ def _beyond_x(part: _Part, params: Params, later: FloatArray, power: NDArray[np.
     d_x = part.pull(moved, later, ("x",)).x
     assert d_x is not None
     return d_x
+
+
+def _windows_of_x(params: Params, d_o: FloatArray, tau: int) -> NDArray[np.float64]:
+    """Return the gradients of inputs from windows summed up without a difference: (T, B, d)."""
+    e = d_o.astype(np.float64) @ params.W_qh
+    steps = len(e)
+    # Sums over n losses, n = 1, 2, 4, ...: those that tau is made of are joined.
+    g, joined, n = np.zeros_like(e), 0, 1
+    power, passed = params.W_hh.astype(np.float64), np.eye(len(params.W_hh))  # W_hh^n, W_hh^joined
+    while True:
+        if tau & n:
+            g[: steps - joined] += e[joined:] @ passed
+            passed, joined = passed @ power, joined + n
+        if joined == tau:
+            break
+        e[: steps - n] += e[n:] @ power
+        power, n = power @ power, 2 * n
+    d_x: NDArray[np.float64] = g @ params.W_hx
+    return d_x if params.W_qx is None else d_x + d_o @ params.W_qx
 
 
 def _subtract(array: FloatArray, excess: NDArray[Any]) -> None:

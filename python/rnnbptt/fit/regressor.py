@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -291,7 +292,13 @@ class LinearRNNRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  
             _validate.nonnegative("max_spectral_radius", self.max_spectral_radius)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction}")
-        given = [self.starts] if isinstance(self.starts, str) else list(self.starts)
+        if self.n_jobs is not None:
+            _validate.integer("n_jobs", self.n_jobs, -sys.maxsize)
+        try:
+            given = [self.starts] if isinstance(self.starts, str) else list(self.starts)
+        except TypeError:
+            came = _validate.describe(self.starts)
+            raise TypeError(f"starts must be a kind of start or a sequence of them, not {came}") from None
         for kind in given:
             _validate.choice("starts", kind, kinds_of_starts.KINDS)
         if not given:
