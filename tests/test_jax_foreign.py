@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_an_error_of_the_program() -> None:
 
     program(point, present=255)  # fits
     wrong_W_hx = [point[0].T, *point[1:]]
-    for message, attempt in (
+    attempts: list[tuple[str, Any]] = [
         ("present", lambda: program(point)),
         ("W_hx", lambda: program(wrong_W_hx, present=255)),
         ("W_hh", lambda: program([point[0], point[1][0], *point[2:]], present=255)),
@@ -151,7 +151,8 @@ def test_what_does_not_fit_is_an_error_of_the_program() -> None:
         ("wrt", lambda: program([*point, *cotangents], "pull", present=255)),
         ("d_o", lambda: program(point, "pull", present=255, wrt=2)),
         ("W_hh", lambda: program([*point, *cotangents], "pull", present=255, wrt=2)),
-    ):
+    ]
+    for message, attempt in attempts:
         with pytest.raises(RuntimeError, match=f"{message} does not fit the problem"):
             attempt()
 

@@ -1,7 +1,7 @@
 // What XLA hands to a function it calls, and what it expects back: the part used here of its stable C
 // interface for foreign functions, https://openxla.org/xla/custom_call, so that building needs no JAX. XLA
-// refuses functions written for a version it does not know; structures tell their sizes, and those are checked
-// in each call.
+// refuses functions written for a version it does not know; structures tell their sizes, and those are
+// checked in each call.
 #pragma once
 
 #include <cstddef>
