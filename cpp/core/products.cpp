@@ -49,7 +49,14 @@ void multiply(Index rows, kernels::Rows<const Scalar*> A, const Packed<Scalar>& 
 
 template <typename Scalar>
 void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
-               Scalar* C, Index c_row) {
+               Scalar* C, Index c_row, bool apart) {
+  constexpr Index vector = 64 / static_cast<Index>(sizeof(Scalar));  // the longest there is
+  if (apart && b_row < vector && rows > 0) {
+    add_outer(rows - 1, A, a_row, m, B, b_row, n, C, c_row);
+    Scalar last[vector] = {};
+    std::copy(B + (rows - 1) * b_row, B + (rows - 1) * b_row + n, last);
+    return add_outer(1, A + (rows - 1) * a_row, a_row, m, last, vector, n, C, c_row);
+  }
   // Short blocks keep a strip of A and B in the first cache, and the rounding error that of a blocked sum.
   constexpr Index block = 128;
   const auto& kernel = kernels::table().of<Scalar>();
@@ -140,7 +147,8 @@ template void multiply(Index, kernels::Rows<const float*>, const Packed<float>&,
                        kernels::Rows<float*>);
 template void multiply(Index, kernels::Rows<const double*>, const Packed<double>&,
                        kernels::Rows<const double*>, kernels::Rows<double*>);
-template void add_outer(Index, const float*, Index, Index, const float*, Index, Index, float*, Index);
-template void add_outer(Index, const double*, Index, Index, const double*, Index, Index, double*, Index);
+template void add_outer(Index, const float*, Index, Index, const float*, Index, Index, float*, Index, bool);
+template void add_outer(Index, const double*, Index, Index, const double*, Index, Index, double*, Index,
+                        bool);
 
 }  // namespace rnnbptt

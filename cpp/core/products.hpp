@@ -26,10 +26,12 @@ template <typename Scalar>
 void multiply(Index rows, kernels::Rows<const Scalar*> A, const Packed<Scalar>& B,
               kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C);
 
-// C += A^T B, a sum over `rows` rows: A is (rows, m), B is (rows, n), C is (m, n). B must lie in a workspace.
+// C += A^T B, a sum over `rows` rows: A is (rows, m), B is (rows, n), C is (m, n). B must lie in a workspace:
+// kernels read whole vectors, of rows shorter than one those behind the last row too. Not so with `apart`,
+// for rows that others write to meanwhile.
 template <typename Scalar>
 void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
-               Scalar* C, Index c_row);
+               Scalar* C, Index c_row, bool apart = false);
 
 // C = init + A B for any strides of A and B, over threads where it pays; C and init are contiguous rows. B
 // must lie in a workspace: kernels read behind the ends of its rows.

@@ -146,12 +146,14 @@ void RowStages<Scalar, State>::send_back(Rows& rows, Index from, Index to, Index
   const Scalar* s = rows.s + (from + state_row()) * stride_.s;
   multiply<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
                    {rows.g + (from + state_row()) * stride_.s, stride_.s});
+  // Inputs of the rows behind may be gathered by another thread at this moment.
+  const bool shared = !rows.has_inputs && to < rows.window.rows;
   const CoarseGradients<Scalar> set = pass_->sums(split);
   if (set.Obs != nullptr) add_outer(to - from, o, stride_.o, model_.outputs, s, stride_.s, h_, set.Obs, h_);
   if (set.Direct != nullptr)
     for (const DirectBand<Scalar>& band : model_.direct)
       add_outer(to - from, o + band.first_output, stride_.o, band.outputs, x, stride_.x, band.inputs,
-                set.Direct + band.first_output * model_.inputs, model_.inputs);
+                set.Direct + band.first_output * model_.inputs, model_.inputs, shared);
   if (set.bias_o != nullptr) add_rows(to - from, o, stride_.o, model_.outputs, set.bias_o);
 }
 

@@ -138,7 +138,7 @@ def contract(a: Scaled, b: Scaled, threads: int = 0) -> Scaled:
     return normalised(product(left.T, right, threads), top, axes=2)
 
 
-def product(a: Real, b: Real, threads: int) -> Real:
+def product(a: Real, b: Real, threads: int) -> NDArray[np.float64]:
     """Return the product of two matrices, by the engine: no threads of another library get in its way."""
     result = np.empty((len(a), b.shape[1]))
     shape = (*a.shape, b.shape[1])
