@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 settings.register_profile("rnnbptt", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("rnnbptt")
+
+# In the background of a shell without job control, `sh -c "pytest &"`, Ctrl-C is ignored: not so in tests of it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The demo, piece by piece and as a whole, and the examples of the README."""
+"""The demo, piece by piece and as a whole."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from rnnbptt.demo import command, forecasts, spectrum, sunspots
 
 if TYPE_CHECKING:
     from rnnbptt.demo.sunspots import Sunspots
-
-README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -327,33 +325,3 @@ def test_the_module_runs_as_a_program() -> None:
         [sys.executable, "-m", "rnnbptt", "--version"], capture_output=True, text=True, check=True
     )
     assert answer.stdout == f"rnnbptt {rnnbptt.__version__}\n"
-
-
-# --- the README ---------------------------------------------------------------------------------------------
-
-
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
-
-
-def test_the_examples_of_the_readme_run(demo_extra: None, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = readme_blocks("python")
-    names: dict[str, Any] = {}
-    exec(first, names)
-    params, gradients = names["params"], names["gradients"]
-    for name, array in params.items():
-        assert getattr(gradients, name).shape == array.shape
-    names = {}
-    exec(second, names)
-    assert names["result"].fun < 1e-8
-    fitted, truth = (np.sort_complex(np.linalg.eigvals(names[name].W_hh)) for name in ("fitted", "truth"))
-    np.testing.assert_allclose(fitted, truth, atol=1e-3)
-    assert len(capsys.readouterr().out.splitlines()) >= 2
-
-
-def test_the_readme_installs_what_it_runs() -> None:
-    demo, tests = readme_blocks("sh")
-    for block, extra, last in ((demo, "demo", "rnnbptt demo"), (tests, "test", "pytest")):
-        lines = block.splitlines()
-        assert lines[:2] == ["python3 -m venv .venv", ". .venv/bin/activate"]
-        assert lines[2:] == [f"pip install '.[{extra}]'", last]

@@ -11,9 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+from rnnbptt.__main__ import main
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, README = ROOT / "docs", ROOT / "README.md"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 MACHINES = re.compile(r"kernels \w+, [\d.]+ MiB")  # what differs from one machine to the next
 
@@ -53,7 +57,69 @@ def test_pytorch_and_jax_runs_and_prints_what_it_says() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in DOCS.glob("*.md"):
+    for page in [*DOCS.glob("*.md"), README, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+# --- the README ---------------------------------------------------------------------------------------------
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+
+
+def ran(block: str, *needs: str) -> dict[str, Any]:
+    for name in needs:
+        pytest.importorskip(name)
+    names: dict[str, Any] = {}
+    exec(compile(block, README.name, "exec"), names)
+    return names
+
+
+def test_readme_has_one_example_for_each_use() -> None:
+    assert len(readme_blocks("python")) == 5
+
+
+def test_readme_gradients_have_the_shapes_of_parameters() -> None:
+    names = ran(readme_blocks("python")[0])
+    for name, array in names["params"].items():
+        assert getattr(names["gradients"], name).shape == array.shape
+
+
+def test_readme_fit_forecasts_down_to_the_noise() -> None:
+    names = ran(readme_blocks("python")[1], "sklearn")
+    assert np.std(names["forecast"] - names["y"][800:]) < 0.11
+    assert names["A"].shape == (3, 3)
+
+
+def test_readme_optimiser_finds_the_system() -> None:
+    names = ran(readme_blocks("python")[2], "scipy")
+    assert names["result"].fun < 1e-8
+    fitted, truth = (np.sort_complex(np.linalg.eigvals(names[name].W_hh)) for name in ("fitted", "truth"))
+    np.testing.assert_allclose(fitted, truth, atol=1e-3)
+
+
+def test_readme_module_of_pytorch_has_gradients() -> None:
+    names = ran(readme_blocks("python")[3], "torch")
+    assert all(parameter.grad.abs().max() > 0 for parameter in names["model"].parameters())
+
+
+def test_readme_studies_gradients_and_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ran(readme_blocks("python")[4], "matplotlib")
+    assert 1 < names["tau"] < 1000
+    assert main(readme_blocks("sh")[2].split()[1:]) == 0
+    assert "memory horizon" in capsys.readouterr().out
+    assert Path("report.html").stat().st_size > 10_000
+
+
+def test_readme_installs_what_it_runs() -> None:
+    demo, tests = readme_blocks("sh")[:2]
+    for block, extra, last in ((demo, "demo", "rnnbptt demo"), (tests, "test", "pytest")):
+        lines = block.splitlines()
+        assert lines[:2] == ["python3 -m venv .venv", ". .venv/bin/activate"]
+        assert lines[2:] == [f"pip install '.[{extra}]'", last]

@@ -7,6 +7,7 @@ optimiser; `vjp` takes a loss of your own; `rnnbptt.reference` is the same in pl
 """
 
 from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 from typing import TYPE_CHECKING
 
 try:
@@ -94,11 +95,12 @@ _ON_DEMAND = {
     "spectral_report": "spectrum",
     "truncation_report": "truncation_costs",
 }
+_MODULES = ("jax", "reference", "torch")
 
 
 def __getattr__(name: str) -> object:
-    if name == "reference":
-        return _import_module(".reference", __name__)
+    if name in _MODULES:
+        return _import_module(f".{name}", __name__)
     if name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(_import_module(f".{_ON_DEMAND[name]}", __name__), name)
@@ -107,4 +109,6 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_DEMAND, "reference"})
+    # Whoever asks for everything that is listed, as help() does, must not fail where an extra is missing.
+    listed = {*globals(), *_ON_DEMAND, "reference"}
+    return sorted(listed if _find_spec("sklearn") else listed - {"LinearRNNRegressor"})

@@ -54,7 +54,7 @@ class Sliding:
     price of less than two gradients whatever `tau`. Where powers of ``W_hh`` grow or stay, that difference
     would cancel; it is then taken within short blocks of time, to which the rest of each window is added as
     a gradient by their last state. That takes memory for all states, whatever `memory_limit`, and the time
-    of five to ten gradients; of some thirty where a long window meets a spectral radius well above one.
+    of five to twelve gradients; of many tens where a long window meets a spectral radius above one.
 
     Examples
     --------
