@@ -9,6 +9,6 @@ from hypothesis import settings
 settings.register_profile("rnnbptt", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("rnnbptt")
 
-# In the background of a shell without job control, `sh -c "pytest &"`, Ctrl-C is ignored: not so in tests of it.
+# In the background of a shell without job control, `sh -c "pytest &"`, Ctrl-C is ignored; its tests need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -75,6 +75,11 @@ def test_a_missing_extra_is_named() -> None:
     assert "pip install 'rnnbptt[fit]'" in done.stderr
 
 
+def test_what_is_listed_is_there_without_the_extra() -> None:
+    code = "import sys; sys.modules['sklearn'] = None\nimport inspect, rnnbptt\ninspect.getmembers(rnnbptt)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_cloned_searched_and_pickled() -> None:
     X, y, _ = system(np.random.default_rng(0), 120)
     model = LinearRNNRegressor(1, n_starts=1, max_iter=20, random_state=0)
