@@ -261,6 +261,35 @@ def test_objective_and_flat(truncate: Truncation) -> None:
         np.testing.assert_array_equal(again, gradient)
 
 
+@pytest.mark.parametrize("truncate", [Sliding(5), Chunked(5), Randomized(5, rng=2)], ids=repr)
+def test_flat_with_a_fitted_initial_state(truncate: Truncation) -> None:
+    rng = np.random.default_rng(3)
+    params = Params.random(2, 4, 2, biases=True, rng=rng)
+    x, y, h0 = rng.standard_normal((30, 2)), rng.standard_normal((30, 2)), rng.standard_normal(4)
+    wrt = [name for name, _ in params.items()] + ["h0"]
+
+    def fresh() -> Truncation:
+        return Randomized(5, rng=2) if isinstance(truncate, Randomized) else truncate
+
+    objective = Objective(x, y, like=params, wrt=wrt, truncate=fresh())
+    loss, gradient = objective.flat(objective.pack(params, h0))
+    expected_loss, expected = rnnbptt.loss_and_grad(params, x, y, h0=h0, wrt=wrt, truncate=fresh())
+    assert loss == pytest.approx(expected_loss, rel=FORMS)
+    assert expected.h0 is not None
+    assert relative_error(gradient, np.concatenate([expected.ravel(), expected.h0])) <= FORMS
+
+
+def test_second_derivatives_are_of_whole_gradients() -> None:
+    params = Params.random(1, 3, 1, rng=0)
+    x, theta = np.ones((6, 1)), params.ravel()
+    objective = Objective(x, x, like=params, truncate=Chunked(2))
+    for method in (objective.residuals, objective.jac, objective.gauss_newton):
+        with pytest.raises(ValueError, match="truncate must be None"):
+            method(theta)
+    with pytest.raises(ValueError, match="truncate must be None"):
+        objective.hessp(theta, theta)
+
+
 @pytest.mark.parametrize("truncate", TRUNCATIONS, ids=repr)
 def test_without_batch_axis(truncate: Truncation) -> None:
     case = build(np.random.default_rng(11), np.float64, (30, 1, 3, 5, 2))
