@@ -249,8 +249,12 @@ def test_ridge_shrinks_and_the_bound_on_the_spectral_radius_holds() -> None:
         bounded = LinearRNNRegressor(2, solver=solver, max_spectral_radius=0.9, **settings).fit(X, y)
         assert largest_eigenvalue(bounded.params_.W_hh) <= 0.9
         assert bounded.spectral_report().growth == "decaying"
-    small = LinearRNNRegressor(2, ridge=1.0, **settings).fit(X, y)
-    assert np.linalg.norm(small.params_.ravel()) < 0.5 * np.linalg.norm(free.params_.ravel())
+    # Without any ridge the norm is that of an arbitrary basis of the hidden state: it proves nothing.
+    norms = [
+        np.linalg.norm(LinearRNNRegressor(2, ridge=ridge, **settings).fit(X, y).params_.ravel())
+        for ridge in (0.01, 0.1, 1.0)
+    ]
+    assert norms[0] > 1.02 * norms[1] > 1.1 * norms[2]
 
 
 def test_early_stopping_keeps_what_does_best_on_what_was_held_out() -> None:
