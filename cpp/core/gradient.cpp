@@ -11,7 +11,6 @@ namespace rnnbptt {
 namespace {
 
 // The squares of W_hh that a schedule asks for, and the schedule that follows from how many there are.
-template <typename Scalar>
 struct Plan {
   Squares squares;
   Schedule schedule;
@@ -22,9 +21,9 @@ struct Plan {
 };
 
 template <typename Scalar>
-Plan<Scalar> plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                              const Problem<Scalar>& problem, bool input_gradient, const Schedule& schedule) {
-  Plan<Scalar> result{{}, schedule, 0};
+Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                      const Problem<Scalar>& problem, bool input_gradient, const Schedule& schedule) {
+  Plan result{{}, schedule, 0};
   if (schedule.levels == 0) return result;
   const Index h = problem.shape.h;
   auto* W_hh = workspace.take<double>(h * h);
