@@ -21,7 +21,7 @@ from .processes import SLOWING
 for variable in SLOWING:
     os.environ.pop(variable, None)
 
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402 - what slows it must be gone before
 
 if TYPE_CHECKING:
     from collections.abc import Callable
