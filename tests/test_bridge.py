@@ -61,9 +61,9 @@ def test_outputs_and_last_state(T: int, B: int, batch_first: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("window", [0, 5])
-@pytest.mark.parametrize("levels", [0, 1, 3, 5])
-def test_outputs_on_every_schedule(levels: int, window: int, dtype: Any) -> None:
-    rng = np.random.default_rng(levels)
+@pytest.mark.parametrize("lift", [1, 2, 8, 11, 32])
+def test_outputs_on_every_schedule(lift: int, window: int, dtype: Any) -> None:
+    rng = np.random.default_rng(lift)
     for radius in (0.5, 1.0):
         params = rnnbptt.Params.random(
             3, 9, 2, biases=True, direct=True, spectral_radius=radius, rng=rng, dtype=dtype
@@ -72,7 +72,7 @@ def test_outputs_on_every_schedule(levels: int, window: int, dtype: Any) -> None
         hidden, o = rnnbptt.reference.forward(params, x, h0)
         dataset = rnnbptt.dataset.Dataset(params, x, h0)
         found, last = np.empty_like(o, dtype), np.empty((2, 9), dtype)
-        problem = dataset.pose("given", None, levels=levels, window=window)
+        problem = dataset.pose("given", None, lift=lift, window=window)
         problem.outputs(params._arrays, found, last, 2)
         tolerance = 200 * float(np.finfo(dtype).eps)
         assert relative_error(found, o) <= tolerance

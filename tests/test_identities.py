@@ -72,9 +72,9 @@ def test_gauge_identity(case: Case) -> None:
     assert gauge_residual(case.params, g, case.options.get("h0")) <= GAUGE
 
 
-@given(cases(), st.integers(0, 6), st.integers(0, 5), st.integers(1, 4))
-def test_gauge_identity_on_any_schedule(case: Case, levels: int, window: int, splits: int) -> None:
-    _, g = case.scheduled(2, levels=levels, window=window, splits=splits)
+@given(cases(), st.integers(1, 64), st.integers(0, 5), st.integers(1, 4))
+def test_gauge_identity_on_any_schedule(case: Case, lift: int, window: int, splits: int) -> None:
+    _, g = case.scheduled(2, lift=lift, window=window, splits=splits)
     assert gauge_residual(case.params, g, case.options.get("h0")) <= GAUGE
 
 
@@ -264,9 +264,9 @@ def test_whole_numbers_are_exact(seed: int, dtype: Scalar) -> None:
     expected = rnnbptt.reference.vjp(params, x, d_o, h0, lengths=lengths, wrt=wrt)
     actual = rnnbptt.vjp(params, x, d_o, h0, lengths=lengths, wrt=wrt)
     assert_same(actual, expected, 0.0)
-    for levels in range(7):
+    for lift in (1, 2, 4, 8, 11, 16, 32, 64):
         options: dict[str, Any] = {"h0": h0} | ({} if lengths is None else {"lengths": lengths})
-        _, forced = Case(params, x, d_o, options | {"loss": "given"}).scheduled(levels=levels, window=3)
+        _, forced = Case(params, x, d_o, options | {"loss": "given"}).scheduled(lift=lift, window=3)
         assert_same(forced, expected, 0.0)
     for a, e in zip(rnnbptt.forward(params, x, h0), rnnbptt.reference.forward(params, x, h0), strict=True):
         np.testing.assert_array_equal(a, e)

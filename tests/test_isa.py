@@ -42,7 +42,7 @@ def check(isa: str) -> None:
                 _, exact = case.oracle()
                 _, by_steps = case.sequential()
                 bound = gradient_bound(dtype, h, T, 0.9)
-                for _, actual in (case.engine(), case.scheduled(levels=2, window=3, piece=4)):
+                for _, actual in (case.engine(), case.scheduled(lift=5, window=3, piece=4)):
                     for name, gradient in actual.items():
                         expected = getattr(exact, name)
                         own = relative_error(getattr(by_steps, name), expected)

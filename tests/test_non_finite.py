@@ -17,8 +17,8 @@ PLACES = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx", "x", "y", "h0")
 POISONS = (np.nan, np.inf, -np.inf)
 HEADROOM = 1024  # how far from the end of a dtype's range rounding cannot decide what is finite
 SCHEDULES = [
-    {"levels": levels, "window": window, "keep": keep}
-    for levels in (0, 2, 5)
+    {"lift": lift, "window": window, "keep": keep}
+    for lift in (1, 4, 7, 32)
     for window, keep in ((0, 1), (3, 0), (3, 1))
 ]
 

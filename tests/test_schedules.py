@@ -14,7 +14,7 @@ from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_
 from rnnbptt.params import Gradients, Params
 from tolerances import gradient_bound, relative_error, sequential_bound
 
-LEVELS = range(7)
+LIFTS = (1, 2, 3, 4, 8, 13, 16, 22, 32, 63, 64)
 WINDOWS = (0, 1, 2, 5)
 SPLITS = (0, 1, 3)
 PIECES = (-1, 0, 1, 2, 17)
@@ -79,14 +79,14 @@ def posed(matrix: str, double: bool, ragged: bool) -> tuple[Case, Gradients, Gra
 
 @pytest.mark.parametrize("dtype", SCALARS)
 @pytest.mark.parametrize("ragged", [False, True], ids=["single", "ragged"])
-@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("lift", LIFTS)
 @pytest.mark.parametrize("matrix", MATRICES)
-def test_every_schedule(matrix: str, levels: int, ragged: bool, dtype: Scalar) -> None:
+def test_every_schedule(matrix: str, lift: int, ragged: bool, dtype: Scalar) -> None:
     case, exact, sequential = posed(matrix, dtype is np.float64, ragged)
     bound = gradient_bound(dtype, case.params.shape[1], T, MATRICES[matrix][1])
     worse = []
     for number, (window, splits, piece) in enumerate(product(WINDOWS, SPLITS, PIECES)):
-        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece, "keep": number % 2}
+        schedule = {"lift": lift, "window": window, "splits": splits, "piece": piece, "keep": number % 2}
         _, actual = case.scheduled(**schedule)
         for name, gradient in actual.items():
             expected = getattr(exact, name)
@@ -108,26 +108,26 @@ def test_every_schedule_with_every_loss_and_term(loss: Any, dtype: Scalar) -> No
         )
         exact_loss, exact = case.oracle()
         bound = gradient_bound(dtype, 5, 37, 0.9)
-        for levels, (window, keep), piece in product(
-            LEVELS, ((0, 1), (1, 0), (1, 1), (3, 0), (3, 1)), (0, 4)
+        for lift, (window, keep), piece in product(
+            (1, 2, 3, 4, 8, 16, 32, 64), ((0, 1), (1, 0), (1, 1), (3, 0), (3, 1)), (0, 4)
         ):
-            value, actual = case.scheduled(levels=levels, window=window, piece=piece, keep=keep)
+            value, actual = case.scheduled(lift=lift, window=window, piece=piece, keep=keep)
             assert abs(value - exact_loss) <= bound * max(1.0, abs(exact_loss))
             for name, gradient in actual.items():
-                assert relative_error(gradient, getattr(exact, name)) <= bound, (name, levels, window, piece)
+                assert relative_error(gradient, getattr(exact, name)) <= bound, (name, lift, window, piece)
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
 @pytest.mark.parametrize("wrt", ["W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx", "h0", "x"])
 def test_a_gradient_alone_is_the_one_among_all(wrt: str, dtype: Scalar) -> None:
     case = build(np.random.default_rng(6), dtype, (70, 3, 2, 5, 2), steps=("lengths",))
-    for levels, window in product((0, 1, 3), (0, 4)):
-        loss, all_of_them = case.scheduled(levels=levels, window=window, piece=0)
+    for lift, window in product((1, 2, 7, 8), (0, 4)):
+        loss, all_of_them = case.scheduled(lift=lift, window=window, piece=0)
         alone = case._replace(options=case.options)
         dataset = rnnbptt.dataset.Dataset(
             alone.params, alone.x, alone.options["h0"], lengths=alone.options["lengths"], wrt=(wrt,)
         )
-        problem = dataset.pose("mse", dataset.targets("mse", alone.y), levels=levels, window=window, piece=0)
+        problem = dataset.pose("mse", dataset.targets("mse", alone.y), lift=lift, window=window, piece=0)
         value, actual = dataset.gradients(problem, alone.params, 1)
         assert value == loss
         assert [name for name, _ in actual.items()] == [wrt]
@@ -164,8 +164,8 @@ def test_no_bit_depends_on_the_number_of_threads(
 def test_no_bit_depends_on_the_number_of_threads_on_any_schedule(dtype: Scalar) -> None:
     case = build(np.random.default_rng(8), dtype, (400, 3, 2, 11, 2), steps=("lengths",))
     windows = ((0, 1), (2, 0), (2, 1), (9, 1))
-    for levels, (window, keep), splits, piece in product(LEVELS, windows, (1, 4), (0, 5)):
-        schedule = {"levels": levels, "window": window, "splits": splits, "piece": piece, "keep": keep}
+    for lift, (window, keep), splits, piece in product(LIFTS, windows, (1, 4), (0, 5)):
+        schedule = {"lift": lift, "window": window, "splits": splits, "piece": piece, "keep": keep}
         loss, expected = case.scheduled(1, **schedule)
         for threads in THREADS[1:]:
             value, actual = case.scheduled(threads, **schedule)

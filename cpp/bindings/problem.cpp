@@ -29,7 +29,7 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               py::object d_hT, Index block, double flow, double weight_sum, int levels, Index window,
+               py::object d_hT, Index block, double flow, double weight_sum, Index lift, Index window,
                Index splits, Index piece, int keep, double memory_limit, bool bias, bool input_gradient,
                bool tangent)
       : kept_{x, y, h0, weights, lengths, d_hT} {
@@ -50,7 +50,7 @@ class BoundProblem {
     problem_.weight_sum = weight_sum;
     problem_.tangent = tangent;
     schedule_ =
-        plan(problem_, bias, input_gradient, Choices{levels, window, splits, piece, keep, memory_limit});
+        plan(problem_, bias, input_gradient, Choices{lift, window, splits, piece, keep, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
@@ -164,7 +164,7 @@ class BoundProblem {
     result["L"] = taken_.L;
     result["windows"] = taken_.windows;
     result["window"] = taken_.schedule.window;
-    result["levels_wanted"] = schedule_.levels;
+    result["L_wanted"] = schedule_.L;
     result["splits"] = taken_.schedule.splits;
     result["piece"] = taken_.schedule.piece;
     result["keep"] = taken_.schedule.keep;
@@ -273,7 +273,7 @@ void register_as(py::module_& module, const char* name) {
                     Index, Index, Index, int, double, bool, bool, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
-           py::arg("weight_sum"), py::arg("levels"), py::arg("window"), py::arg("splits"), py::arg("piece"),
+           py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"), py::arg("piece"),
            py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"),
            py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),

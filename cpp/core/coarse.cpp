@@ -29,12 +29,12 @@ void store_transposed(Index rows, Index columns, const Source* A, Scalar* A_T) {
 
 template <typename Scalar, typename Real>
 Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
-                                     const Params<const Scalar>& params,
-                                     const std::vector<const double*>& squares, bool input_gradient)
-    : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
+                                     const Params<const Scalar>& params, const std::vector<Rung>& rungs,
+                                     bool input_gradient, bool tangent)
+    : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr), tangent_(tangent) {
   model_.h = shape.h;
-  if (squares.size() > 1)
-    build_lifted(run, params, squares, input_gradient);
+  if (rungs.size() > 1)
+    build_lifted(run, params, rungs, input_gradient);
   else if constexpr (std::same_as<Scalar, Real>)
     build_plain(params, input_gradient);
 }
@@ -67,20 +67,20 @@ void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, b
 
 template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>& params,
-                                            const std::vector<const double*>& squares, bool input_gradient) {
+                                            const std::vector<Rung>& rungs, bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const Index inputs = d + (bias_ ? 1 : 0);
   auto* B_columns = workspace_.take<Real>(inputs * h);
   for (Index i = 0; i < h; ++i)
     for (Index j = 0; j < d; ++j) B_columns[j * h + i] = static_cast<Real>(params.W_hx[i * d + j]);
   if (bias_) std::copy(params.b_h, params.b_h + h, B_columns + d * h);
-  std::vector<const Real*> powers;
-  for (const double* square : squares)
+  std::vector<LiftRung<Real>> powers;
+  for (const Rung& rung : rungs)
     if constexpr (sizeof(Real) == sizeof(double))
-      powers.push_back(square);
+      powers.push_back({rung.n, rung.power});
     else
-      powers.push_back(copy_as<Real>(workspace_, square, h * h));
-  lift_ = lift<Real>(run, workspace_, h, inputs, q, std::move(powers), B_columns,
+      powers.push_back({rung.n, copy_as<Real>(workspace_, rung.power, h * h)});
+  lift_ = lift<Real>(run, workspace_, {h, tangent_}, inputs, q, std::move(powers), B_columns,
                      copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
   model_.L = L;
@@ -88,7 +88,7 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   model_.inputs = L * d;
   model_.outputs = L * q;
 
-  const MatrixView<const Real> A{lift_.powers.back(), h, h, h};
+  const MatrixView<const Real> A{lift_.rungs.back().power, h, h, h};
   model_.A = pack<Real>(workspace_, A);
   model_.A_T = pack<Real>(workspace_, A.transposed());
   model_.A_view = A;
@@ -120,7 +120,7 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   Index bands = std::min<Index>(L, 4);
   while (bands > 1 && L * q / bands < kernels::table().of<Scalar>().panel_columns) bands /= 2;
   for (Index band = 0; band < bands; ++band) {
-    const Index first = band * (L / bands), end = first + L / bands;
+    const Index first = band * L / bands, end = (band + 1) * L / bands;
     const MatrixView<const Real> part{direct_T + first * q, end * d, (end - first) * q, L * q};
     DirectBand<Scalar> result{first * q, part.columns, part.rows, pack<Scalar>(workspace_, part), {}};
     if (input_gradient) result.straight = pack<Scalar>(workspace_, part.transposed());

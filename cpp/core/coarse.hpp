@@ -50,13 +50,13 @@ struct CoarseGradients {
   double* bias_o = nullptr;  // (outputs,)
 };
 
-// Builds the coarse model, from the squares of W_hh or plain from none, and turns sums over its rows into
+// Builds the coarse model, from powers of W_hh or plain from none, and turns sums over its rows into
 // gradients of the parameters.
 template <typename Scalar, typename Real>
 class Coarsening {
  public:
   Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             const std::vector<const double*>& squares, bool input_gradient);
+             const std::vector<Rung>& rungs, bool input_gradient, bool tangent);
 
   const CoarseModel<Scalar, Real>& model() const { return model_; }
 
@@ -71,13 +71,13 @@ class Coarsening {
  private:
   void build_plain(const Params<const Scalar>& params, bool input_gradient)
     requires std::same_as<Scalar, Real>;
-  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<const double*>& squares,
+  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Rung>& rungs,
                     bool input_gradient);
   void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
   Workspace& workspace_;
   Shape shape_;
-  bool bias_;
+  bool bias_, tangent_;
   CoarseModel<Scalar, Real> model_;
   Lift<Real> lift_;
 };

@@ -10,41 +10,41 @@
 namespace rnnbptt {
 namespace {
 
-// The squares of W_hh that a schedule asks for, and the schedule that follows from how many there are.
+// The powers of W_hh that a schedule asks for, and the schedule that follows from how far they got.
 struct Plan {
-  Squares squares;
+  Ladder ladder;
   Schedule schedule;
-  int levels = 0;
 
   // Whether the chain of states is to be carried in float64.
-  bool wide() const { return levels > 0 && !squares.forgetting; }
+  bool wide() const { return ladder.rungs.size() > 1 && !ladder.forgetting; }
 };
+
+template <typename Scalar>
+Schedule plan_up_to(Index L, const Params<const Scalar>& params, const Problem<Scalar>& problem,
+                    bool input_gradient, const Schedule& schedule) {
+  Choices choices = schedule.choices;
+  choices.lift = L;
+  return plan(problem, params.b_h != nullptr, input_gradient, choices);
+}
 
 template <typename Scalar>
 Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>& params,
                       const Problem<Scalar>& problem, bool input_gradient, const Schedule& schedule) {
-  Plan result{{}, schedule, 0};
-  if (schedule.levels == 0) return result;
+  Plan result{{}, schedule};
+  if (schedule.L == 1) return result;
   const Index h = problem.shape.h;
   auto* W_hh = workspace.take<double>(h * h);
   std::copy(params.W_hh, params.W_hh + h * h, W_hh);
-  result.squares =
-      repeated_squares(run, workspace, h, W_hh, schedule.levels, sizeof(Scalar) == sizeof(double));
-  result.levels = static_cast<int>(result.squares.powers.size()) - 1;
-  if (result.levels < schedule.levels) {
+  const auto climb_to = [&](Index L) {
+    result.ladder = climb(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
+    return result.ladder.rungs.back().n;
+  };
+  for (Index reached = climb_to(schedule.L); reached < result.schedule.L;) {
     // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
-    result.schedule.choices.levels = result.levels;
-    result.schedule = plan(problem, params.b_h != nullptr, input_gradient, result.schedule.choices);
+    result.schedule = plan_up_to(reached, params, problem, input_gradient, schedule);
+    if (result.schedule.L != reached) reached = climb_to(result.schedule.L);
   }
   return result;
-}
-
-template <typename Scalar>
-Schedule without_lift(const Params<const Scalar>& params, const Problem<Scalar>& problem, bool input_gradient,
-                      const Schedule& schedule) {
-  Choices plain = schedule.choices;
-  plain.levels = 0;
-  return plan(problem, params.b_h != nullptr, input_gradient, plain);
 }
 
 }  // namespace
@@ -59,16 +59,16 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   const auto chosen = plan_with_powers(run, workspace, params, problem, input_gradient, schedule);
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.squares.powers,
-                                         input_gradient);
+    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.ladder.rungs,
+                                         input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, problem, gradients, chosen.schedule, coarsening);
     report = {chosen.schedule, coarsening.model().L, sweep.windows()};
     return sweep.differentiate();
   };
   const std::optional<double> loss = chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});
   if (!loss)
-    return gradient(run, workspace, params, problem, gradients, without_lift(params, problem, true, schedule),
-                    taken);
+    return gradient(run, workspace, params, problem, gradients,
+                    plan_up_to(1, params, problem, true, schedule), taken);
   if (taken != nullptr) *taken = report;
   return *loss;
 }
@@ -81,7 +81,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
   const auto chosen = plan_with_powers(run, workspace, params, problem, false, schedule);
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.squares.powers, false);
+    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.ladder.rungs, false, false);
     const Gradients<Scalar> none;
     Sweep<Scalar, State> sweep(run, workspace, problem, none, chosen.schedule, coarsening);
     auto* states = last != nullptr ? workspace.take<State>(s.B * s.h) : nullptr;
@@ -97,7 +97,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
       if (!std::all_of(o.at(t, b), o.at(t, b) + s.q, [](Scalar v) { return std::isfinite(v); }))
         // Through the zeros of a lift's direct term it may have spread to steps before it.
         return outputs(run, workspace, params, problem, o, last,
-                       without_lift(params, problem, false, schedule));
+                       plan_up_to(1, params, problem, false, schedule));
   if (last == nullptr) return;
   // The steps behind the last complete chunk.
   const auto W_hh =

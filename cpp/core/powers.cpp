@@ -78,15 +78,16 @@ Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
 
 // A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al.
 // 2012), and the rounding of what is left is far below the last bit.
-Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
+Sum multiply_exact(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
+  const Index h = form.size;
   auto* high = workspace.take<double>(h * h);
   auto* low = workspace.take<double>(h * h);
   const Workspace::Mark mark = workspace.mark();
   const Slices a = slice(workspace, h, A, false);
   const Slices b = slice(workspace, h, B, true);
-  multiply_strided<double>(run, workspace, {a.leading, h, h, h}, {b.leading, h, h, h}, nullptr, high);
-  multiply_strided<double>(run, workspace, {a.leading, h, h, h}, {b.rest, h, h, h}, nullptr, low);
-  multiply_strided<double>(run, workspace, {a.rest, h, h, h}, {B.high, h, h, h}, low, low);
+  multiply_squares<double>(run, workspace, form, a.leading, b.leading, high);
+  multiply_squares<double>(run, workspace, form, a.leading, b.rest, low);
+  multiply_squares<double>(run, workspace, form, a.rest, B.high, low, low);
   for (Index i = 0; i < h * h; ++i) {
     const double sum = high[i] + low[i];
     const double part = sum - high[i];
@@ -97,20 +98,31 @@ Sum multiply_exact(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
   return {high, low};
 }
 
-Sum multiply_plain(Run& run, Workspace& workspace, Index h, Sum A, Sum B) {
-  auto* product = workspace.take<double>(h * h);
-  multiply_strided<double>(run, workspace, {A.high, h, h, h}, {B.high, h, h, h}, nullptr, product);
+Sum multiply_plain(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
+  auto* product = workspace.take<double>(form.size * form.size);
+  multiply_squares<double>(run, workspace, form, A.high, B.high, product);
   return {product, nullptr};
 }
 
-std::vector<Sum> squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
-  std::vector<Sum> result{{W, nullptr}};
-  for (int level = 0; level < levels; ++level) {
-    const Sum P = result.back();
-    const Sum square =
-        exact ? multiply_exact(run, workspace, h, P, P) : multiply_plain(run, workspace, h, P, P);
-    if (!(frobenius(h * h, square.high) <= largest_norm)) break;
-    result.push_back(square);
+// W^n, and the powers on the way to it.
+struct Step {
+  Index n;
+  Sum power;
+};
+
+std::vector<Step> steps_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                           bool exact) {
+  const auto multiply = exact ? multiply_exact : multiply_plain;
+  std::vector<Step> result{{1, {W, nullptr}}};
+  Index digit = 1;
+  while (digit <= n / 2) digit *= 2;
+  while (result.back().n < n) {
+    const Step last = result.back();
+    const bool add = last.n == n / digit - 1;  // the digits so far end in a one
+    if (!add) digit /= 2;
+    const Sum next = multiply(run, workspace, form, last.power, add ? result.front().power : last.power);
+    if (!(frobenius(form.size * form.size, next.high) <= largest_norm)) break;
+    result.push_back({add ? last.n + 1 : 2 * last.n, next});
   }
   return result;
 }
@@ -136,53 +148,64 @@ double growth_rate(Run& run, Workspace& workspace, Index h, const double* P) {
   return std::pow(rate, 1.0 / measured);
 }
 
-// The plain squares tell whether exact ones are worth their price.
-std::vector<Sum> squares_as_needed(Run& run, Workspace& workspace, Index h, const double* W, int levels,
-                                   bool exact) {
-  std::vector<Sum> result = squares(run, workspace, h, W, levels, false);
-  if (exact && result.size() > 1 && growth_rate(run, workspace, h, result.back().high) > forgetting_rate)
-    result = squares(run, workspace, h, W, static_cast<int>(result.size()) - 1, true);
+// The plain powers tell whether exact ones are worth their price.
+std::vector<Step> steps_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                                  bool exact) {
+  std::vector<Step> result = steps_to(run, workspace, form, W, n, false);
+  if (exact && result.size() > 1 &&
+      growth_rate(run, workspace, form.size, result.back().power.high) > forgetting_rate)
+    result = steps_to(run, workspace, form, W, result.back().n, true);
   return result;
 }
 
-// Whether nothing cancels in the squares: of matrices of orthogonal columns the ratio is sqrt(h).
-bool well_conditioned(Index h, const std::vector<Sum>& squares) {
+// Whether nothing cancels in the powers: of matrices of orthogonal columns the ratio is sqrt(h).
+bool well_conditioned(Index h, const std::vector<Step>& steps) {
   const double most = largest_cancellation * std::sqrt(static_cast<double>(h));
-  for (std::size_t i = 0; i + 1 < squares.size(); ++i) {
-    const double norm = frobenius(h * h, squares[i].high);
-    if (!(norm * norm <= most * frobenius(h * h, squares[i + 1].high))) return false;
+  for (std::size_t i = 0; i + 1 < steps.size(); ++i) {
+    const bool doubled = steps[i + 1].n == 2 * steps[i].n;
+    const double norm = frobenius(h * h, steps[i].power.high);
+    const double other = doubled ? norm : frobenius(h * h, steps.front().power.high);
+    if (!(norm * other <= most * frobenius(h * h, steps[i + 1].power.high))) return false;
   }
   return true;
 }
 
 }  // namespace
 
-Squares repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact) {
-  const std::vector<Sum> squares = squares_as_needed(run, workspace, h, W, levels, exact);
-  Squares result;
-  for (const Sum& P : squares) result.powers.push_back(P.high);
+template <typename Real>
+void multiply_squares(Run& run, Workspace& workspace, Square form, const Real* A, const Real* B, Real* C,
+                      const Real* init) {
+  const Index n = form.size;
+  if (!form.tangent) return multiply_strided<Real>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
+  // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
+  const Index h = n / 2;
+  const Index lower = h * n, low_right = lower + h;
+  multiply_strided<Real>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
+                         C + lower, n);
+  multiply_strided<Real>(run, workspace, {A + low_right, h, h, n}, {B + low_right, h, h, n},
+                         init ? init + low_right : nullptr, C + low_right, n);
+  for (Index i = 0; i < h; ++i) {
+    std::copy(C + low_right + i * n, C + low_right + i * n + h, C + i * n);
+    std::fill(C + i * n + h, C + (i + 1) * n, Real{0});
+  }
+}
+
+Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
+  const std::vector<Step> steps = steps_as_needed(run, workspace, form, W, n, exact);
+  Ladder result;
+  for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high});
   if (!exact)
-    result.forgetting = growth_rate(run, workspace, h, squares.back().high) <= forgetting_rate &&
-                        well_conditioned(h, squares);
+    result.forgetting = growth_rate(run, workspace, form.size, steps.back().power.high) <= forgetting_rate &&
+                        well_conditioned(form.size, steps);
   return result;
 }
 
 const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
-  int levels = 0;
-  while (n >> (levels + 1) > 0) ++levels;
-  const std::vector<Sum> P = squares_as_needed(run, workspace, h, W, levels, exact);
-  if (static_cast<int>(P.size()) <= levels) return nullptr;
-  Sum result;
-  for (int level = 0; level <= levels; ++level) {
-    if ((n >> level & 1) == 0) continue;
-    const Sum factor = P[static_cast<std::size_t>(level)];
-    if (result.high == nullptr)
-      result = factor;
-    else
-      result = P.back().low != nullptr ? multiply_exact(run, workspace, h, result, factor)
-                                       : multiply_plain(run, workspace, h, result, factor);
-  }
-  return frobenius(h * h, result.high) <= largest_norm ? result.high : nullptr;
+  const std::vector<Step> steps = steps_as_needed(run, workspace, {h}, W, n, exact);
+  return steps.back().n == n ? steps.back().power.high : nullptr;
 }
+
+template void multiply_squares(Run&, Workspace&, Square, const double*, const double*, double*,
+                               const double*);
 
 }  // namespace rnnbptt

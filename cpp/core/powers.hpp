@@ -13,21 +13,38 @@
 
 namespace rnnbptt {
 
-// W^1, W^2, W^4, ..., each (h, h).
-struct Squares {
-  std::vector<const double*> powers;
+// A square matrix to be multiplied: any, or that of a model of states and tangents, [[M, 0], [U, M]], whose
+// products have that form again.
+struct Square {
+  Index size = 0;
+  bool tangent = false;
+};
+
+// C = A B.
+template <typename Real>
+void multiply_squares(Run& run, Workspace& workspace, Square form, const Real* A, const Real* B, Real* C,
+                      const Real* init = nullptr);
+
+struct Rung {
+  Index n = 1;
+  const double* power = nullptr;  // W^n, (h, h)
+};
+
+// The powers on the way from W to W^n: after W^k comes W^2k, or W^(k+1) where a binary digit of n is left to
+// be added.
+struct Ladder {
+  std::vector<Rung> rungs;
   // Whether the last power forgets errors as fast as they come and nothing cancelled on the way, so that
-  // float32 models may carry it, and states between its applications, in float32. Only for squares that are
+  // float32 models may carry it, and states between its applications, in float32. Only for powers that are
   // not exact.
   bool forgetting = false;
 };
 
-// Squares W up to `levels` times; ends early, before the first power so large that carrying it costs
-// accuracy, or that overflows. `exact` asks for powers right to the last bit where they do not decay by
-// themselves.
-Squares repeated_squares(Run& run, Workspace& workspace, Index h, const double* W, int levels, bool exact);
+// Climbs to W^n; ends early, before the first power so large that carrying it costs accuracy, or that
+// overflows. `exact` asks for powers right to the last bit where they do not decay by themselves.
+Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
 
-// W^n for n >= 1, or null where the squares on the way end early.
+// W^n for n >= 1, or null where the powers on the way end early.
 const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);
 
 }  // namespace rnnbptt

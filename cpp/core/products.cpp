@@ -83,13 +83,14 @@ namespace {
 constexpr Index tiny = 160;
 
 template <typename Real>
-void multiply_tiny(MatrixView<const Real> A, MatrixView<const Real> B, const Real* init, Real* C) {
+void multiply_tiny(MatrixView<const Real> A, MatrixView<const Real> B, const Real* init, Real* C,
+                   Index c_row) {
   for (Index i = 0; i < A.rows; ++i)
     for (Index j = 0; j < B.columns; ++j) {
       Real sum = 0;
       for (Index k = 0; k < A.columns; ++k)
         sum += A.data[i * A.row + k * A.column] * B.data[k * B.row + j * B.column];
-      const Index at = i * B.columns + j;
+      const Index at = i * c_row + j;
       C[at] = init != nullptr ? init[at] + sum : sum;
     }
 }
@@ -98,9 +99,10 @@ void multiply_tiny(MatrixView<const Real> A, MatrixView<const Real> B, const Rea
 
 template <typename Real>
 void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, MatrixView<const Real> B,
-                      const Real* init, Real* C) {
+                      const Real* init, Real* C, Index c_row) {
   const Index n = B.columns;
-  if (A.rows * A.columns * n <= tiny) return multiply_tiny(A, B, init, C);
+  if (c_row == 0) c_row = n;
+  if (A.rows * A.columns * n <= tiny) return multiply_tiny(A, B, init, C, c_row);
   const Workspace::Mark mark = workspace.mark();
   const auto& kernel = kernels::table().of<Real>();
   kernels::Product<Real> whole;
@@ -123,8 +125,8 @@ void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, 
     kernels::Product<Real> p = whole;
     p.rows = count;
     p.a = {A.data + from * A.row, A.row, nullptr};
-    if (init != nullptr) p.init = {init + from * n, n, nullptr};
-    p.c = {C + from * n, n, nullptr};
+    if (init != nullptr) p.init = {init + from * c_row, c_row, nullptr};
+    p.c = {C + from * c_row, c_row, nullptr};
     kernel.product(p);
   };
   // Two tasks a thread even out; a multiple of 8 rows changes no bit.
@@ -137,9 +139,9 @@ void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, 
 }
 
 template void multiply_strided(Run&, Workspace&, MatrixView<const float>, MatrixView<const float>,
-                               const float*, float*);
+                               const float*, float*, Index);
 template void multiply_strided(Run&, Workspace&, MatrixView<const double>, MatrixView<const double>,
-                               const double*, double*);
+                               const double*, double*, Index);
 template Packed<float> pack(Workspace&, MatrixView<const float>);
 template Packed<float> pack(Workspace&, MatrixView<const double>);
 template Packed<double> pack(Workspace&, MatrixView<const double>);

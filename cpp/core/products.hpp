@@ -33,10 +33,10 @@ template <typename Scalar>
 void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
                Scalar* C, Index c_row, bool apart = false);
 
-// C = init + A B for any strides of A and B, over threads where it pays; C and init are contiguous rows. B
-// must lie in a workspace: kernels read behind the ends of its rows.
+// C = init + A B for any strides of A and B, over threads where it pays; rows of C and init lie `c_row`
+// apart, or contiguously. B must lie in a workspace: kernels read behind the ends of its rows.
 template <typename Real>
 void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, MatrixView<const Real> B,
-                      const Real* init, Real* C);
+                      const Real* init, Real* C, Index c_row = 0);
 
 }  // namespace rnnbptt

@@ -1,18 +1,21 @@
 #include "core/schedule.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 namespace rnnbptt {
 namespace {
 
 // The costs are in cycles of a core with 8-wide float64 vectors. They were fitted to measured times; what
 // matters is their proportion, which differs little between processors.
-constexpr int most_levels = 6;
-constexpr double cycles_per_call = 40;          // entering a product
-constexpr double cycles_per_lift = 3000;        // entering and leaving a lift
-constexpr double cycles_per_lift_level = 1500;  // the dozen small products of one doubling and its gradient
+constexpr Index longest_chunk = 64;
+constexpr double cycles_per_call = 40;    // entering a product
+constexpr double cycles_per_lift = 3000;  // entering and leaving a lift
+constexpr double cycles_per_rung = 1500;  // the dozen small products of one doubling and its gradient
 constexpr double default_memory = 256.0 * 1024 * 1024;
 constexpr double cached_bytes = 1.2e6;  // rows of a window, for the second caches of a few cores
 constexpr double rows_per_window = 8192;
@@ -66,19 +69,26 @@ Scanned best_scan(double h, double lanes, double steps, double width) {
   return best;
 }
 
-// The most levels of a lift. A chunk that goes on behind the end of its sequence has lost the last state, the
-// one that a gradient from what follows would enter at: then L must divide every length. Gradients can be cut
-// between chunks only.
+// The lengths that chunks may have, ascending. A chunk that goes on behind the end of its sequence has lost
+// the last state, the one that a gradient from what follows would enter at: then L must divide every length.
+// Gradients can be cut between chunks only. What is free is a power of two, to which doublings alone lead,
+// or what is prescribed.
 template <typename Scalar>
-int levels_allowed(const Problem<Scalar>& problem) {
-  if (problem.flow != 1) return 0;  // cut anywhere
-  int levels = most_levels;
-  if (problem.block > 0)
-    while (problem.block % (Index{1} << levels) != 0) --levels;
+std::vector<Index> lengths_allowed(const Problem<Scalar>& problem, const Choices& choices) {
+  if (problem.flow != 1) return {1};  // cut anywhere
+  Index divided = problem.block;
   if (problem.d_hT != nullptr)
-    for (Index b = 0; b < problem.shape.B; ++b)
-      while (problem.length(b) % (Index{1} << levels) != 0) --levels;
-  return levels;
+    for (Index b = 0; b < problem.shape.B; ++b) divided = std::gcd(divided, problem.length(b));
+  std::vector<Index> result;
+  for (Index L = 1; L <= longest_chunk; ++L)
+    if (divided > 0 ? divided % L == 0 : (L & (L - 1)) == 0 || L == choices.lift) result.push_back(L);
+  return result;
+}
+
+// Rounds in which W_hh^L is reached: doublings, and steps that are added.
+double rungs_to(Index L) {
+  const auto digits = static_cast<std::size_t>(L);
+  return static_cast<double>(std::bit_width(digits) - 1 + std::popcount(digits) - 1);
 }
 
 }  // namespace
@@ -107,12 +117,14 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   Schedule best;
   best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();
-  const int allowed = levels_allowed(problem);
-  for (int levels = 0; levels <= allowed && (levels == 0 || longest >= 8 << levels); ++levels) {
-    const double L = 1 << levels;
+  for (const Index candidate : lengths_allowed(problem, choices)) {
+    if (choices.lift > 0 ? candidate > choices.lift
+                         : candidate > 1 && longest < static_cast<double>(8 * candidate))
+      break;
+    const auto L = static_cast<double>(candidate);
     const double rows = total / L + 2 * B;
     const double in = L * d, out = L * q;
-    const bool lifted = levels > 0;
+    const bool lifted = candidate > 1;
     double cycles = product_cycles(rows, in, h, width) + product_cycles(rows, h, out, width) +
                     product_cycles(rows, out, h, width) + product_cycles(in, rows, h, width) +
                     product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width);
@@ -124,35 +136,34 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     cycles += 2 * scanned.cycles;
     if (lifted) {
       const double inputs = d + (bias ? 1 : 0);
-      cycles += 3 * product_cycles(L * (inputs + q), h, h, 8) + 3 * levels * product_cycles(h, h, h, 8) +
-                3 * product_cycles(q, h, L * inputs, 8) + levels * cycles_per_lift_level + cycles_per_lift +
-                in * out * 2;
+      cycles += 3 * product_cycles(L * (inputs + q), h, h, 8) +
+                rungs_to(candidate) * (3 * product_cycles(h, h, h, 8) + cycles_per_rung) +
+                3 * product_cycles(q, h, L * inputs, 8) + cycles_per_lift + in * out * 2;
     }
-    if (choices.levels >= 0 ? levels == choices.levels : cycles < best_cycles) {
+    if (choices.lift > 0 || cycles < best_cycles) {
       best_cycles = cycles;
-      best.levels = levels;
+      best.L = candidate;
       best.piece = scanned.piece;
     }
   }
-  if (choices.levels >= 0) best.levels = std::min(choices.levels, allowed);
   if (choices.piece >= 0) best.piece = choices.piece;
 
-  const double L = static_cast<double>(Index{1} << best.levels);
+  const auto L = static_cast<double>(best.L);
   // Per coarse row: states; and inputs, outputs and gradients of states in flight.
   const double state_bytes = sizeof(Scalar) * h;
   const double flight_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + h) +
-                              (sizeof(Scalar) == 4 && best.levels > 0 ? 8 * h : 0);
+                              (sizeof(Scalar) == 4 && best.L > 1 ? 8 * h : 0);
   const double steps = ceil_div(longest, L);
   const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
-  const double sums = h * h + (L * d + L * q) * h + (best.levels > 0 ? L * d * L * q : 0);
+  const double sums = h * h + (L * d + L * q) * h + (best.L > 1 ? L * d * L * q : 0);
   const bool large = sums * sizeof(Scalar) > 512e3;
   const Index most_splits = large ? 8 : 16;
   const double inputs = d + (bias ? 1 : 0);
   // Packed matrices; powers, their exact sums and transposes; blocks of the lift and their gradients.
   const double model_bytes =
       sizeof(Scalar) * 2 * sums +
-      (best.levels > 0 ? 8 * (h * h * (6 * best.levels + 8) + 4 * L * (inputs + q) * h + 2 * L * d * L * q)
-                       : 0);
+      (best.L > 1 ? 8 * (h * h * (6 * rungs_to(best.L) + 8) + 4 * L * (inputs + q) * h + 2 * L * d * L * q)
+                  : 0);
   const auto splits_for = [&](double window) {
     // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is
     // left to a task when it takes longer than handing it over.
@@ -193,7 +204,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   // Beside other windows' stages the chain of a window costs no time of its own: there is no need to divide
   // it.
   if (choices.piece < 0 && window < steps)
-    best.piece = best.keep ? 0 : best_scan(h, B, window, best.levels > 0 ? 8 : width).piece;
+    best.piece = best.keep ? 0 : best_scan(h, B, window, best.L > 1 ? 8 : width).piece;
 
   return best;
 }

@@ -8,7 +8,7 @@ namespace rnnbptt {
 
 // What a caller may prescribe; negative or zero members leave the choice to the schedule.
 struct Choices {
-  int levels = -1;
+  Index lift = 0;  // steps of a chunk, or as many fewer as can be
   Index window = 0;
   Index splits = 0;
   Index piece = -1;
@@ -19,7 +19,7 @@ struct Choices {
 // Everything here depends on the problem alone, never on the number of threads: so do the results, to the
 // bit.
 struct Schedule {
-  int levels = 0;    // doublings wanted: L = 2^levels time steps in one coarse step
+  Index L = 1;       // time steps wanted in one coarse step
   Index window = 0;  // coarse steps held at once
   bool keep =
       true;  // whether the forward pass keeps all states, or one per sequence and window and runs twice

@@ -26,7 +26,7 @@ class Problem:
         block: int,
         flow: float,
         weight_sum: float,
-        levels: int,
+        lift: int,
         window: int,
         splits: int,
         piece: int,

@@ -147,7 +147,7 @@ def explain(
     return Schedule(
         steps_per_chunk=L,
         chunks=-(-longest // L),
-        wanted_steps_per_chunk=2 ** taken["levels_wanted"],
+        wanted_steps_per_chunk=taken["L_wanted"],
         piece=taken["piece"],
         windows=taken["windows"],
         forward_passes=1 if taken["windows"] == 1 or taken["keep"] else 2,
