@@ -127,9 +127,12 @@ std::vector<Step> steps_to(Run& run, Workspace& workspace, Square form, const do
   return result;
 }
 
-// By how much applying P shrinks or stretches a state in the long run: some steps of the power method.
-double growth_rate(Run& run, Workspace& workspace, Index h, const double* P) {
+// By how much applying P shrinks or stretches a state in the long run: some steps of the power method. Of a
+// model of states and tangents, M says so: U only delays it.
+double growth_rate(Run& run, Workspace& workspace, Square form, const double* P) {
   constexpr int settling = 6, measured = 4;
+  const Index h = form.tangent ? form.size / 2 : form.size;
+  if (form.tangent) P += h * form.size + h;
   auto* v = workspace.take<double>(h);
   auto* next = workspace.take<double>(h);
   // Any start will do that is orthogonal to no mode: numbers without a pattern, the same every time.
@@ -138,7 +141,7 @@ double growth_rate(Run& run, Workspace& workspace, Index h, const double* P) {
     v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
   double rate = 1, before = frobenius(h, v);
   for (int step = 0; step < settling + measured; ++step) {
-    multiply_strided<double>(run, workspace, {v, 1, h, h}, {P, h, h, h}, nullptr, next);
+    multiply_strided<double>(run, workspace, {v, 1, h, h}, {P, h, h, form.size}, nullptr, next);
     const double after = frobenius(h, next);
     if (!(after > 0)) return 0;
     if (step >= settling) rate *= after / before;
@@ -153,7 +156,7 @@ std::vector<Step> steps_as_needed(Run& run, Workspace& workspace, Square form, c
                                   bool exact) {
   std::vector<Step> result = steps_to(run, workspace, form, W, n, false);
   if (exact && result.size() > 1 &&
-      growth_rate(run, workspace, form.size, result.back().power.high) > forgetting_rate)
+      growth_rate(run, workspace, form, result.back().power.high) > forgetting_rate)
     result = steps_to(run, workspace, form, W, result.back().n, true);
   return result;
 }
@@ -195,7 +198,7 @@ Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index
   Ladder result;
   for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high});
   if (!exact)
-    result.forgetting = growth_rate(run, workspace, form.size, steps.back().power.high) <= forgetting_rate &&
+    result.forgetting = growth_rate(run, workspace, form, steps.back().power.high) <= forgetting_rate &&
                         well_conditioned(form.size, steps);
   return result;
 }

@@ -13,9 +13,10 @@ namespace {
 // The costs are in cycles of a core with 8-wide float64 vectors. They were fitted to measured times; what
 // matters is their proportion, which differs little between processors.
 constexpr Index longest_chunk = 64;
-constexpr double cycles_per_call = 40;    // entering a product
-constexpr double cycles_per_lift = 3000;  // entering and leaving a lift
-constexpr double cycles_per_rung = 1500;  // the dozen small products of one doubling and its gradient
+constexpr Index longest_dividing_chunk = 256;  // where few lengths divide what L has to
+constexpr double cycles_per_call = 40;         // entering a product
+constexpr double cycles_per_lift = 3000;       // entering and leaving a lift
+constexpr double cycles_per_rung = 1500;       // the dozen small products of one doubling and its gradient
 constexpr double default_memory = 256.0 * 1024 * 1024;
 constexpr double cached_bytes = 1.2e6;  // rows of a window, for the second caches of a few cores
 constexpr double rows_per_window = 8192;
@@ -80,7 +81,7 @@ std::vector<Index> lengths_allowed(const Problem<Scalar>& problem, const Choices
   if (problem.d_hT != nullptr)
     for (Index b = 0; b < problem.shape.B; ++b) divided = std::gcd(divided, problem.length(b));
   std::vector<Index> result;
-  for (Index L = 1; L <= longest_chunk; ++L)
+  for (Index L = 1; L <= (divided > 0 ? longest_dividing_chunk : longest_chunk); ++L)
     if (divided > 0 ? divided % L == 0 : (L & (L - 1)) == 0 || L == choices.lift) result.push_back(L);
   return result;
 }
@@ -136,8 +137,10 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     cycles += 2 * scanned.cycles;
     if (lifted) {
       const double inputs = d + (bias ? 1 : 0);
-      cycles += 3 * product_cycles(L * (inputs + q), h, h, 8) +
-                rungs_to(candidate) * (3 * product_cycles(h, h, h, 8) + cycles_per_rung) +
+      // Of states and tangents, three products in the place of eight, or of four.
+      const double columns = problem.tangent ? 0.75 : 1, rows_of = problem.tangent ? 0.375 : 1;
+      cycles += 3 * product_cycles(L * (columns * inputs + rows_of * q), h, h, 8) +
+                rungs_to(candidate) * (3 * rows_of * product_cycles(h, h, h, 8) + cycles_per_rung) +
                 3 * product_cycles(q, h, L * inputs, 8) + cycles_per_lift + in * out * 2;
     }
     if (choices.lift > 0 || cycles < best_cycles) {
