@@ -71,11 +71,12 @@ def test_outputs_on_every_schedule(lift: int, window: int, dtype: Any) -> None:
         x, h0 = rng.standard_normal((203, 2, 3)).astype(dtype), rng.standard_normal((2, 9)).astype(dtype)
         hidden, o = rnnbptt.reference.forward(params, x, h0)
         dataset = rnnbptt.dataset.Dataset(params, x, h0)
-        found, last = np.empty_like(o, dtype), np.empty((2, 9), dtype)
+        found, last, states = np.empty_like(o, dtype), np.empty((2, 9), dtype), np.empty_like(hidden, dtype)
         problem = dataset.pose("given", None, lift=lift, window=window)
-        problem.outputs(params._arrays, found, last, 2)
+        problem.outputs(params._arrays, found, states, last, 2)
         tolerance = 200 * float(np.finfo(dtype).eps)
         assert relative_error(found, o) <= tolerance
+        assert relative_error(states, hidden) <= tolerance
         assert relative_error(last, hidden[-1]) <= tolerance
 
 

@@ -9,7 +9,6 @@
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
-#include "core/forward.hpp"
 #include "core/gradient.hpp"
 #include "core/sensitivities.hpp"
 
@@ -24,13 +23,21 @@ Loss loss_of(const std::string& name) {
   misfit("loss");
 }
 
+Goal goal_of(const std::string& name) {
+  if (name == "outputs") return Goal::outputs;
+  if (name == "states") return Goal::states;
+  if (name == "gradients") return Goal::gradients;
+  if (name == "input_gradients") return Goal::input_gradients;
+  misfit("goal");
+}
+
 template <typename Scalar>
 class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
                py::object d_hT, Index block, double flow, double weight_sum, Index lift, Index window,
-               Index splits, Index piece, int keep, double memory_limit, bool bias, bool input_gradient,
+               Index splits, Index piece, int keep, double memory_limit, bool bias, const std::string& goal,
                bool tangent)
       : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
@@ -49,8 +56,7 @@ class BoundProblem {
     problem_.flow = flow;
     problem_.weight_sum = weight_sum;
     problem_.tangent = tangent;
-    schedule_ =
-        plan(problem_, bias, input_gradient, Choices{lift, window, splits, piece, keep, memory_limit});
+    schedule_ = plan(problem_, bias, goal_of(goal), Choices{lift, window, splits, piece, keep, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
@@ -147,14 +153,16 @@ class BoundProblem {
   }
 
   // Fills o, (T, B, q), and the last states, (B, h) or None.
-  void outputs(const py::tuple& weights, const py::object& o, const py::object& last, int threads) const {
+  void outputs(const py::tuple& weights, const py::object& o, const py::object& hidden,
+               const py::object& last, int threads) const {
     const Shape& s = problem_.shape;
     const Params<const Scalar> from = params<Scalar>(weights, s);
     const auto to = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
-    auto* states = output<Scalar>(last, "last", s.B * s.h);
-    if (!to || (states != nullptr && problem_.lengths != nullptr)) misfit("o");
+    const auto states = output_sequence<Scalar>(hidden, "hidden", s.T, s.B, s.h);
+    auto* end = output<Scalar>(last, "last", s.B * s.h);
+    if (!to || (problem_.lengths != nullptr && end != nullptr)) misfit("o");
     in_workspace(threads, [&](Run& run, Workspace& workspace) {
-      rnnbptt::outputs<Scalar>(run, workspace, from, problem_, to, states, schedule_);
+      rnnbptt::outputs<Scalar>(run, workspace, from, problem_, to, states, end, schedule_);
     });
   }
 
@@ -234,7 +242,10 @@ class BoundProblem {
       trajectory.reset();
       const SequenceView<Scalar> hidden{trajectory.take<Scalar>(s.T * s.B * s.h), s.B * s.h, s.h};
       const SequenceView<Scalar> o{trajectory.take<Scalar>(s.T * s.B * s.q), s.B * s.q, s.q};
-      forward<Scalar>(run, workspace, s, at.weights, at.problem.x, at.problem.h0, hidden, o);
+      Problem<Scalar> whole = at.problem;  // no bit depends on what other sequences end early
+      whole.lengths = nullptr;
+      rnnbptt::outputs<Scalar>(run, workspace, at.weights, whole, o, hidden, nullptr,
+                               plan(whole, at.weights.b_h != nullptr, Goal::states, schedule_.choices));
       at.hidden = {hidden.data, hidden.step, hidden.sequence};
       at.o = {o.data, o.step, o.sequence};
       work(run, workspace, at);
@@ -269,18 +280,18 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, py::object, Index, double, double, int,
-                    Index, Index, Index, int, double, bool, bool, bool>(),
+                    py::object, py::object, py::object, py::object, py::object, Index, double, double, Index,
+                    Index, Index, Index, int, double, bool, const std::string&, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
            py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"), py::arg("piece"),
-           py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("input_gradient"),
-           py::arg("tangent"))
+           py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("goal"), py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("d_o"), py::arg("shift"), py::arg("shifted"), py::arg("cuts"),
            py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
-      .def("outputs", &Bound::outputs, py::arg("params"), py::arg("o"), py::arg("last"), py::arg("threads"))
+      .def("outputs", &Bound::outputs, py::arg("params"), py::arg("o"), py::arg("hidden"), py::arg("last"),
+           py::arg("threads"))
       .def("residuals", &Bound::residuals, py::arg("theta"), py::arg("terms"), py::arg("r"),
            py::arg("threads"))
       .def("jacobian", &Bound::jacobian, py::arg("theta"), py::arg("terms"), py::arg("first"),

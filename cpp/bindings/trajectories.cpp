@@ -1,4 +1,4 @@
-// _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
+// _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
 // _core.log2_state_norms: results go to arrays that Python has allocated; and _core.panel_product_rate, the
 // machine's limit for benchmarks.
 #include <algorithm>
@@ -7,29 +7,13 @@
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/correlation.hpp"
-#include "core/forward.hpp"
 #include "core/rate.hpp"
+#include "core/recurrence.hpp"
 #include "core/scaled_powers.hpp"
 #include "core/state_norms.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
-
-template <typename Scalar>
-void bound_forward(const std::tuple<Index, Index, Index, Index, Index>& sizes, const py::tuple& weights,
-                   const py::object& x, const py::object& h0, const py::object& hidden, const py::object& o,
-                   int threads) {
-  Shape s;
-  std::tie(s.T, s.B, s.d, s.h, s.q) = sizes;
-  const auto model = params<Scalar>(weights, s);
-  const auto from = sequence<Scalar>(x, "x", s.T, s.B, s.d, 3);
-  const auto* start = input<Scalar>(h0, "h0", s.B * s.h);
-  const auto states = output_sequence<Scalar>(hidden, "hidden", s.T, s.B, s.h);
-  const auto outputs = output_sequence<Scalar>(o, "o", s.T, s.B, s.q);
-  in_workspace(threads, [&](Run& run, Workspace& workspace) {
-    forward(run, workspace, s, model, from, start, states, outputs);
-  });
-}
 
 template <typename Scalar>
 void bound_linear_scan(const std::tuple<Index, Index, Index>& sizes, const py::object& W, const py::object& v,
@@ -55,8 +39,6 @@ void bound_matrix_powers(Index h, Index n, const py::object& W, const py::object
 
 template <typename Scalar>
 void register_as(py::module_& module, const std::string& bits) {
-  module.def(("forward" + bits).c_str(), &bound_forward<Scalar>, py::arg("shape"), py::arg("params"),
-             py::arg("x"), py::arg("h0"), py::arg("hidden"), py::arg("o"), py::arg("threads"));
   module.def(("linear_scan" + bits).c_str(), &bound_linear_scan<Scalar>, py::arg("shape"), py::arg("W"),
              py::arg("v"), py::arg("s0"), py::arg("reverse"), py::arg("transpose"), py::arg("s"),
              py::arg("piece"), py::arg("threads"));

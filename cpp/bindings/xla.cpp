@@ -143,8 +143,8 @@ void run_point(const xla::CallFrame& frame) {
   auto* last = data<Scalar>(buffer(frame.results, 1, "h_T"), "h_T", {s.B, s.h});
   BorrowedWorkspace workspace;
   Run run(default_threads(), {});
-  outputs<Scalar>(run, workspace.get(), params, problem, view(o, s.B, s.q), last,
-                  plan(problem, params.b_h != nullptr, false, {}));
+  outputs<Scalar>(run, workspace.get(), params, problem, view(o, s.B, s.q), {}, last,
+                  plan(problem, params.b_h != nullptr, Goal::outputs, {}));
 }
 
 // Arguments: a point, and derivatives by its outputs and last states. Results: gradients by what is in `wrt`.
@@ -173,8 +173,10 @@ void pull_point(const xla::CallFrame& frame) {
   BorrowedWorkspace workspace;
   Run run(default_threads(), {});
   Taken taken;
-  gradient<Scalar>(run, workspace.get(), params, problem, gradients,
-                   plan(problem, params.b_h != nullptr, has(wrt, x), {}), &taken);
+  gradient<Scalar>(
+      run, workspace.get(), params, problem, gradients,
+      plan(problem, params.b_h != nullptr, has(wrt, x) ? Goal::input_gradients : Goal::gradients, {}),
+      &taken);
 }
 
 // Whether all that is read of a frame lies where it is thought to be.

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/powers.hpp"
+#include "core/recurrence.hpp"
 #include "core/sweep.hpp"
 
 namespace rnnbptt {
@@ -20,16 +21,16 @@ struct Plan {
 };
 
 template <typename Scalar>
-Schedule plan_up_to(Index L, const Params<const Scalar>& params, const Problem<Scalar>& problem,
-                    bool input_gradient, const Schedule& schedule) {
+Schedule plan_up_to(Index L, const Params<const Scalar>& params, const Problem<Scalar>& problem, Goal goal,
+                    const Schedule& schedule) {
   Choices choices = schedule.choices;
   choices.lift = L;
-  return plan(problem, params.b_h != nullptr, input_gradient, choices);
+  return plan(problem, params.b_h != nullptr, goal, choices);
 }
 
 template <typename Scalar>
 Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                      const Problem<Scalar>& problem, bool input_gradient, const Schedule& schedule) {
+                      const Problem<Scalar>& problem, Goal goal, const Schedule& schedule) {
   Plan result{{}, schedule};
   if (schedule.L == 1) return result;
   const Index h = problem.shape.h;
@@ -41,7 +42,7 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   };
   for (Index reached = climb_to(schedule.L); reached < result.schedule.L;) {
     // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
-    result.schedule = plan_up_to(reached, params, problem, input_gradient, schedule);
+    result.schedule = plan_up_to(reached, params, problem, goal, schedule);
     if (result.schedule.L != reached) reached = climb_to(result.schedule.L);
   }
   return result;
@@ -56,7 +57,8 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   workspace.reset();
   Taken report;
   const auto input_gradient = static_cast<bool>(gradients.x);
-  const auto chosen = plan_with_powers(run, workspace, params, problem, input_gradient, schedule);
+  const Goal goal = input_gradient ? Goal::input_gradients : Goal::gradients;
+  const auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.ladder.rungs,
@@ -68,24 +70,32 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   const std::optional<double> loss = chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});
   if (!loss)
     return gradient(run, workspace, params, problem, gradients,
-                    plan_up_to(1, params, problem, true, schedule), taken);
+                    plan_up_to(1, params, problem, goal, schedule), taken);
   if (taken != nullptr) *taken = report;
   return *loss;
 }
 
 template <typename Scalar>
 void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-             const Problem<Scalar>& problem, SequenceView<Scalar> o, Scalar* last, const Schedule& schedule) {
+             const Problem<Scalar>& problem, SequenceView<Scalar> o, SequenceView<Scalar> hidden,
+             Scalar* last, const Schedule& schedule) {
   workspace.reset();
   const Shape& s = problem.shape;
-  const auto chosen = plan_with_powers(run, workspace, params, problem, false, schedule);
+  const Goal goal = hidden ? Goal::states : Goal::outputs;
+  const auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
+  if (hidden && chosen.schedule.L == 1 && problem.lengths == nullptr && last == nullptr)
+    return forward(run, workspace, params, problem, o, hidden);
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
     Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.ladder.rungs, false, false);
     const Gradients<Scalar> none;
     Sweep<Scalar, State> sweep(run, workspace, problem, none, chosen.schedule, coarsening);
     auto* states = last != nullptr ? workspace.take<State>(s.B * s.h) : nullptr;
-    sweep.evaluate(o, states);
+    std::optional<InnerStates<Scalar, State>> inner;
+    if (hidden)
+      inner.emplace(workspace, problem, params, coarsening.model(), sweep.time(), chosen.schedule.splits,
+                    hidden);
+    sweep.evaluate(o, inner ? &*inner : nullptr, states);
     if (last != nullptr)
       std::transform(states, states + s.B * s.h, last, [](State v) { return static_cast<Scalar>(v); });
     return coarsening.model().L;
@@ -96,8 +106,8 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
     for (Index b = 0; b < s.B; ++b)
       if (!std::all_of(o.at(t, b), o.at(t, b) + s.q, [](Scalar v) { return std::isfinite(v); }))
         // Through the zeros of a lift's direct term it may have spread to steps before it.
-        return outputs(run, workspace, params, problem, o, last,
-                       plan_up_to(1, params, problem, false, schedule));
+        return outputs(run, workspace, params, problem, o, hidden, last,
+                       plan_up_to(1, params, problem, goal, schedule));
   if (last == nullptr) return;
   // The steps behind the last complete chunk.
   const auto W_hh =
@@ -113,9 +123,9 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
 }
 
 template void outputs(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
-                      SequenceView<float>, float*, const Schedule&);
+                      SequenceView<float>, SequenceView<float>, float*, const Schedule&);
 template void outputs(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
-                      SequenceView<double>, double*, const Schedule&);
+                      SequenceView<double>, SequenceView<double>, double*, const Schedule&);
 template double gradient(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
                          const Gradients<float>&, const Schedule&, Taken*);
 template double gradient(Run&, Workspace&, const Params<const double>&, const Problem<double>&,

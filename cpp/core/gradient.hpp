@@ -19,10 +19,12 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,
                 Taken* taken);
 
-// The outputs of a problem, of which inputs, initial state and lengths count; and each sequence's last state,
-// (B, h) or null, for problems without lengths. States are not formed.
+// The outputs of a problem, of which inputs, initial state and lengths count; all states, where `hidden` is
+// wanted: they are not formed otherwise; and each sequence's last state, (B, h) or null, for problems without
+// lengths.
 template <typename Scalar>
 void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-             const Problem<Scalar>& problem, SequenceView<Scalar> o, Scalar* last, const Schedule& schedule);
+             const Problem<Scalar>& problem, SequenceView<Scalar> o, SequenceView<Scalar> hidden,
+             Scalar* last, const Schedule& schedule);
 
 }  // namespace rnnbptt

@@ -73,14 +73,17 @@ double RowStages<Scalar, State>::work_of_outputs() const {
 }
 
 template <typename Scalar, typename State>
-Stage RowStages<Scalar, State>::outputs(Rows& rows, SequenceView<Scalar> o) {
-  return over_splits(rows, work_of_outputs(), [this, &rows, o](Index split, int worker) {
-    for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
+Stage RowStages<Scalar, State>::outputs(Rows& rows, SequenceView<Scalar> o,
+                                        InnerStates<Scalar, State>* inner) {
+  const double work = work_of_outputs() + (inner != nullptr ? inner->work() : 0);
+  return over_splits(rows, work, [this, &rows, o, inner, work](Index split, int worker) {
+    for_blocks(rows, split, worker, work, [&](Index first, Index to) {
       // Row 0 is a start state: it has no outputs, and nothing before it.
       const Index from = std::max<Index>(first, 1);
       if (from == to) return;
       evaluate(rows, from, to);
       scatter(rows.window, model_.L, rows.d, stride_.o, problem_.shape.q, from, to, o);
+      if (inner != nullptr) inner->fill(rows, from, to, split);
     });
   });
 }

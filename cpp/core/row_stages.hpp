@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "core/inner_states.hpp"
 #include "core/pass.hpp"
 #include "core/windows.hpp"
 
@@ -33,8 +34,8 @@ class RowStages {
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
 
-  // The outputs alone, to `o`.
-  Stage outputs(Rows& rows, SequenceView<Scalar> o);
+  // The outputs alone, to `o`, and states to where `inner` has them, if it is not null.
+  Stage outputs(Rows& rows, SequenceView<Scalar> o, InnerStates<Scalar, State>* inner);
 
   // o, the loss and d_o; what outputs send back to states, in g; sums over d_o. Reads s, of which the last
   // states may be lost from here on.

@@ -17,6 +17,8 @@ constexpr Index longest_dividing_chunk = 256;  // where few lengths divide what 
 constexpr double cycles_per_call = 40;         // entering a product
 constexpr double cycles_per_lift = 3000;       // entering and leaving a lift
 constexpr double cycles_per_rung = 1500;       // the dozen small products of one doubling and its gradient
+constexpr double cycles_per_window = 15000;    // more than going straight through the caller's arrays takes
+constexpr double cycles_per_copy = 40;         // of a state
 constexpr double default_memory = 256.0 * 1024 * 1024;
 constexpr double cached_bytes = 1.2e6;  // rows of a window, for the second caches of a few cores
 constexpr double rows_per_window = 8192;
@@ -99,11 +101,13 @@ Index plan_piece(Index h, Index lanes, Index steps) {
 }
 
 template <typename Scalar>
-Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, const Choices& choices) {
+Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choices& choices) {
   const Shape& s = problem.shape;
   const auto h = static_cast<double>(s.h), q = static_cast<double>(s.q), B = static_cast<double>(s.B);
   const auto d = static_cast<double>(s.d);
   const double width = 64.0 / sizeof(Scalar);
+  const bool input_gradient = goal == Goal::input_gradients;
+  const bool back = goal == Goal::gradients || input_gradient;
   double total = 0, longest = 0;
   if (problem.lengths == nullptr) {
     longest = static_cast<double>(s.T);
@@ -114,7 +118,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     longest = std::max(longest, static_cast<double>(problem.length(b)));
   }
 
-  // Cycles of a gradient with L steps in one; the counts of products are those of row_stages.cpp.
+  // Cycles with L steps in one; the counts of products are those of row_stages.cpp.
   Schedule best;
   best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();
@@ -126,22 +130,29 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
     const double rows = total / L + 2 * B;
     const double in = L * d, out = L * q;
     const bool lifted = candidate > 1;
-    double cycles = product_cycles(rows, in, h, width) + product_cycles(rows, h, out, width) +
-                    product_cycles(rows, out, h, width) + product_cycles(in, rows, h, width) +
-                    product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width);
-    if (lifted) cycles += product_cycles(rows, in, out, width) + product_cycles(out, rows, in, width);
+    double cycles = product_cycles(rows, in, h, width) + product_cycles(rows, h, out, width);
+    if (lifted) cycles += product_cycles(rows, in, out, width);
+    if (lifted && goal == Goal::states)
+      cycles +=
+          cycles_per_window + L * (product_cycles(rows, d, h, width) + product_cycles(rows, h, h, width) +
+                                   rows * (cycles_per_copy + h / width));
+    if (back)
+      cycles += product_cycles(rows, out, h, width) + product_cycles(in, rows, h, width) +
+                product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width) +
+                (lifted ? product_cycles(out, rows, in, width) : 0);
     if (input_gradient)
       cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
     cycles += rows * 30;
     const Scanned scanned = best_scan(h, B, ceil_div(longest, L), lifted ? 8 : width);
-    cycles += 2 * scanned.cycles;
+    cycles += (back ? 2 : 1) * scanned.cycles;
     if (lifted) {
       const double inputs = d + (bias ? 1 : 0);
       // Of states and tangents, three products in the place of eight, or of four.
       const double columns = problem.tangent ? 0.75 : 1, rows_of = problem.tangent ? 0.375 : 1;
-      cycles += 3 * product_cycles(L * (columns * inputs + rows_of * q), h, h, 8) +
-                rungs_to(candidate) * (3 * rows_of * product_cycles(h, h, h, 8) + cycles_per_rung) +
-                3 * product_cycles(q, h, L * inputs, 8) + cycles_per_lift + in * out * 2;
+      const double products = back ? 3 : 1;  // two for the gradient of each
+      cycles += products * product_cycles(L * (columns * inputs + rows_of * q), h, h, 8) +
+                rungs_to(candidate) * (products * rows_of * product_cycles(h, h, h, 8) + cycles_per_rung) +
+                products * product_cycles(q, h, L * inputs, 8) + cycles_per_lift + in * out * 2;
     }
     if (choices.lift > 0 || cycles < best_cycles) {
       best_cycles = cycles;
@@ -212,7 +223,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, co
   return best;
 }
 
-template Schedule plan(const Problem<float>&, bool, bool, const Choices&);
-template Schedule plan(const Problem<double>&, bool, bool, const Choices&);
+template Schedule plan(const Problem<float>&, bool, Goal, const Choices&);
+template Schedule plan(const Problem<double>&, bool, Goal, const Choices&);
 
 }  // namespace rnnbptt

@@ -29,8 +29,11 @@ struct Schedule {
   Choices choices;    // what was prescribed
 };
 
+// What is to be computed: outputs, these and all states, or gradients, with those of the inputs or without.
+enum class Goal { outputs, states, gradients, input_gradients };
+
 template <typename Scalar>
-Schedule plan(const Problem<Scalar>& problem, bool bias, bool input_gradient, const Choices& choices);
+Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choices& choices);
 
 // The length of pieces for a plain scan of `lanes` lanes of `steps` steps; 0 for none.
 Index plan_piece(Index h, Index lanes, Index steps);

@@ -105,7 +105,7 @@ std::optional<double> Sweep<Scalar, State>::backward(Chain<Scalar, State>& chain
 }
 
 template <typename Scalar, typename State>
-void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, State* last) {
+void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, InnerStates<Scalar, State>* inner, State* last) {
   const Index windows = windows_.count(), h = problem_.shape.h;
   windows_.allocate(workspace_, windows > 1 ? side_by_side : 1, false);
   Chain<Scalar, State> chain(run_, workspace_, problem_, model_, windows_, schedule_);
@@ -116,7 +116,7 @@ void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, State* last) {
     Rows& rows = windows_.load(w);
     chain.begin_states(rows);
     chain.run(rows, w + 1 < windows ? stages_.inputs(windows_.load(w + 1)) : Stage{},
-              w > 0 ? stages_.outputs(windows_.load(w - 1), o) : Stage{});
+              w > 0 ? stages_.outputs(windows_.load(w - 1), o, inner) : Stage{});
     chain.keep_states(rows);
     if (last == nullptr || w != holder) continue;
     for (const Segment& segment : rows.window.segments) {
@@ -124,8 +124,9 @@ void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, State* last) {
       std::copy(state, state + h, last + segment.sequence * h);
     }
   }
-  parallel(run_, {stages_.outputs(windows_.load(windows - 1), o)});
+  parallel(run_, {stages_.outputs(windows_.load(windows - 1), o, inner)});
   clear_behind_ends(o, problem_.shape.q);
+  if (inner != nullptr) clear_behind_ends(inner->hidden(), h);
 }
 
 template <typename Scalar, typename State>

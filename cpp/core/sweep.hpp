@@ -25,9 +25,11 @@ class Sweep {
   // not reach.
   std::optional<double> differentiate();
 
-  // Forward alone: o, and where `last` is not null the states, (B, h), after the last coarse step that is
-  // complete.
-  void evaluate(SequenceView<Scalar> o, State* last);
+  // Forward alone: o; where `inner` is not null, all states; and where `last` is not null those, (B, h),
+  // after the last coarse step that is complete.
+  void evaluate(SequenceView<Scalar> o, InnerStates<Scalar, State>* inner, State* last);
+
+  const Windows<Scalar, State>& time() const { return windows_; }
 
  private:
   using Rows = WindowRows<Scalar, State>;

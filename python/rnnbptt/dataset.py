@@ -125,9 +125,20 @@ class Dataset:
         return _validate.initial_state(value, self.dtype, self.batch, self.shape[1], self.batched, name)
 
     def pose(
-        self, loss: str, targets: NDArray[Any] | None, back: Backflow = _WHOLE, /, **schedule: int
+        self,
+        loss: str,
+        targets: NDArray[Any] | None,
+        back: Backflow = _WHOLE,
+        /,
+        goal: str = "gradients",
+        **schedule: int,
     ) -> _core.Problem:
-        """Hand the data over to the extension; `schedule` prescribes what it would choose by itself."""
+        """Hand the data over to the extension; `schedule` prescribes what it would choose by itself.
+
+        The `goal` is "gradients", "outputs", or "states" for these and outputs.
+        """
+        if goal == "gradients" and "x" in self.wrt:
+            goal = "input_gradients"
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
             loss=loss,
@@ -141,7 +152,7 @@ class Dataset:
             flow=back.factor,
             weight_sum=self._weight_sum(),
             bias="b_h" in self.terms,
-            input_gradient="x" in self.wrt,
+            goal=goal,
             memory_limit=self.memory_limit,
             tangent=self.tangent,
             **(_FREE | schedule),

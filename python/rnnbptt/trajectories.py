@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ._validate import FloatArray
     from .params import Params
 
-_FORWARD = {np.dtype(np.float32): _core.forward32, np.dtype(np.float64): _core.forward64}
 _LINEAR_SCAN = {np.dtype(np.float32): _core.linear_scan32, np.dtype(np.float64): _core.linear_scan64}
 
 STATE_METHODS = ("recursion", "closed_form", "scan")
@@ -74,7 +73,7 @@ def forward(
 
 
 def states(params: Params, dataset: Dataset, threads: int) -> FloatArray:
-    """Return the states of a data set, time-major; those beyond the ends of sequences mean nothing."""
+    """Return the states of a data set, time-major; zero beyond the ends of sequences."""
     _, h, q = params.shape
     hidden = dataset.result("hidden", h)
     _run_forward(params, dataset, hidden, dataset.result("o", q), threads)
@@ -85,7 +84,7 @@ def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
     """Return the outputs for a data set, in the caller's layout; zero beyond the ends of sequences."""
     o = dataset.result("o", params.shape[2])
     time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
-    dataset.pose("given", None).outputs(params._arrays, time_major, None, threads)
+    dataset.pose("given", None, goal="outputs").outputs(params._arrays, time_major, None, None, threads)
     return o
 
 
@@ -94,21 +93,14 @@ def outputs_and_last_state(params: Params, dataset: Dataset, threads: int) -> tu
     o = dataset.result("o", params.shape[2])
     time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
     last = _validate.allocate("h_T", (dataset.batch, params.shape[1]), params.dtype)
-    dataset.pose("given", None).outputs(params._arrays, time_major, last, threads)
+    dataset.pose("given", None, goal="outputs").outputs(params._arrays, time_major, None, last, threads)
     return o, last
 
 
 def _run_forward(params: Params, dataset: Dataset, hidden: FloatArray, o: FloatArray, threads: int) -> None:
     layout = dataset.batched, dataset.batch_first
-    _FORWARD[params.dtype](
-        (dataset.steps, dataset.batch, *params.shape),
-        params._arrays,
-        dataset.inputs,
-        dataset.start,
-        _validate.time_major(hidden, *layout),
-        _validate.time_major(o, *layout),
-        threads,
-    )
+    time_major = [_validate.time_major(array, *layout) for array in (o, hidden)]
+    dataset.pose("given", None, goal="states").outputs(params._arrays, *time_major, None, threads)
 
 
 def linear_scan(

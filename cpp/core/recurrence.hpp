@@ -1,4 +1,4 @@
-// Trajectories: the recurrence alone, straight in the caller's arrays.
+// The recurrence alone, straight in the caller's arrays.
 #pragma once
 
 #include "core/workspace.hpp"
@@ -7,12 +7,11 @@
 
 namespace rnnbptt {
 
-// hidden_t = W_hx x_t + b_h + W_hh hidden_{t-1} and o_t = W_qh hidden_t + W_qx x_t + b_q for shape.T steps of
-// shape.B sequences; h0 is (B, h) or null.
+// hidden_t = W_hx x_t + b_h + W_hh hidden_{t-1} and o_t = W_qh hidden_t + W_qx x_t + b_q for all T steps of
+// all sequences.
 template <typename Scalar>
-void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
-             SequenceView<Scalar> o);
+void forward(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+             const Problem<Scalar>& problem, SequenceView<Scalar> o, SequenceView<Scalar> hidden);
 
 // s_t = W s_{t-1} + v_t; with `transpose` by W^T, with `reverse` from the last step to the first. s0 is (B,
 // h) or null for zero; s may be v itself, and must not overlap it otherwise.

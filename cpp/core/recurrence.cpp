@@ -1,4 +1,4 @@
-#include "core/forward.hpp"
+#include "core/recurrence.hpp"
 
 #include <algorithm>
 
@@ -59,17 +59,18 @@ void scan_sequences(Run& run, Workspace& workspace, Index T, Index B, Index h, c
 }  // namespace
 
 template <typename Scalar>
-void forward(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             SequenceView<const Scalar> x, const Scalar* h0, SequenceView<Scalar> hidden,
-             SequenceView<Scalar> o) {
+void forward(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+             const Problem<Scalar>& problem, SequenceView<Scalar> o, SequenceView<Scalar> hidden) {
   workspace.reset();
+  const Shape& shape = problem.shape;
+  const SequenceView<const Scalar>& x = problem.x;
   const Index d = shape.d, h = shape.h, q = shape.q;
   const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h, d, d}.transposed());
   for_runs(run, shape, d * h, [&](Index count, Index t, Index b, bool along_time) {
     multiply<Scalar>(count, rows_of(x, t, b, along_time), W_hx, {params.b_h, 0},
                      rows_of(hidden, t, b, along_time));
   });
-  scan_sequences(run, workspace, shape.T, shape.B, h, params.W_hh, h0, false, false, hidden, -1);
+  scan_sequences(run, workspace, shape.T, shape.B, h, params.W_hh, problem.h0, false, false, hidden, -1);
   const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, q, h, h}.transposed());
   Packed<Scalar> W_qx;
   if (params.W_qx != nullptr)
@@ -116,10 +117,10 @@ void matrix_powers(Run& run, Workspace& workspace, Index h, Index n, const Scala
   });
 }
 
-template void forward(Run&, Workspace&, const Shape&, const Params<const float>&, SequenceView<const float>,
-                      const float*, SequenceView<float>, SequenceView<float>);
-template void forward(Run&, Workspace&, const Shape&, const Params<const double>&, SequenceView<const double>,
-                      const double*, SequenceView<double>, SequenceView<double>);
+template void forward(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
+                      SequenceView<float>, SequenceView<float>);
+template void forward(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
+                      SequenceView<double>, SequenceView<double>);
 template void linear_scan(Run&, Workspace&, Index, Index, Index, const float*, SequenceView<const float>,
                           const float*, bool, bool, SequenceView<float>, Index);
 template void linear_scan(Run&, Workspace&, Index, Index, Index, const double*, SequenceView<const double>,
