@@ -60,7 +60,7 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.squares.powers,
-                                         input_gradient);
+                                         input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, problem, gradients, chosen.schedule, coarsening);
     report = {chosen.schedule, coarsening.model().L, sweep.windows()};
     return sweep.differentiate();
