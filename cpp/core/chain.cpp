@@ -16,7 +16,7 @@ Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar
       h_(problem.shape.h),
       B_(problem.shape.B),
       parts_(model.parts),
-      part_(model.h / model.parts),
+      part_(model.part),
       row_(is_wide ? windows.strides().wide : windows.strides().s),
       narrow_row_(windows.strides().s),
       length_(windows.length()) {

@@ -46,6 +46,7 @@ Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape
                                      bool tangent)
     : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
   model_.parts = tangent ? 2 : 1;
+  model_.part = tangent ? shape.h / 2 : shape.h;
   model_.h = shape.h;
   if (squares.size() > 1)
     build_lifted(run, params, squares, input_gradient);
@@ -68,8 +69,8 @@ void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, b
   model_.Ctrl_T = pack<Scalar>(workspace_, W_hx.transposed());
   if (input_gradient) model_.Ctrl = pack<Scalar>(workspace_, W_hx);
   if (params.W_qx != nullptr) {
-    model_.Direct_T.add({0, 0, pack<Scalar>(workspace_, W_qx.transposed())});
-    if (input_gradient) model_.Direct.add({0, 0, pack<Scalar>(workspace_, W_qx)});
+    model_.Direct_T.push_back({0, 0, pack<Scalar>(workspace_, W_qx.transposed())});
+    if (input_gradient) model_.Direct.push_back({0, 0, pack<Scalar>(workspace_, W_qx)});
   }
   model_.bias_s = params.b_h;
   model_.bias_o = params.b_q;
@@ -77,7 +78,7 @@ void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, b
 
 template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::set_recurrence(MatrixView<const Real> A) {
-  const Index part = model_.h / model_.parts;
+  const Index part = model_.part;
   model_.A_view = A.block(0, 0, part, part);
   model_.A = pack<Real>(workspace_, model_.A_view);
   model_.A_T = pack<Real>(workspace_, model_.A_view.transposed());
@@ -90,21 +91,19 @@ void Coarsening<Scalar, Real>::set_recurrence(MatrixView<const Real> A) {
 template <typename Scalar, typename Real>
 template <typename Source>
 void Coarsening<Scalar, Real>::set_observations(MatrixView<const Source> Obs) {
-  const Index h = model_.h, outputs = model_.outputs, s = h / 2, o = outputs / 2;
+  const Index h = model_.h, outputs = model_.outputs, s = model_.part, o = outputs / 2;
   const bool tangent = model_.parts == 2;
   const auto Obs_T = Obs.transposed();
-  if (tangent && s >= narrowest_band<Scalar>() / 2) {
-    model_.Obs.add(band_of<Scalar>(workspace_, Obs, 0, 0, outputs, s));
-    model_.Obs.add(band_of<Scalar>(workspace_, Obs, o, s, o, s));
-  } else {
-    model_.Obs.add({0, 0, pack<Scalar>(workspace_, Obs)});
-  }
-  if (tangent && o >= narrowest_band<Scalar>() / 2) {
-    model_.Obs_T.add(band_of<Scalar>(workspace_, Obs_T, 0, 0, s, o));
-    model_.Obs_T.add(band_of<Scalar>(workspace_, Obs_T, 0, o, h, o));
-  } else {
-    model_.Obs_T.add({0, 0, pack<Scalar>(workspace_, Obs_T)});
-  }
+  if (tangent && s >= narrowest_band<Scalar>() / 2)
+    model_.Obs = {band_of<Scalar>(workspace_, Obs, 0, 0, outputs, s),
+                  band_of<Scalar>(workspace_, Obs, o, s, o, s)};
+  else
+    model_.Obs[0].packed = pack<Scalar>(workspace_, Obs);
+  if (tangent && o >= narrowest_band<Scalar>() / 2)
+    model_.Obs_T = {band_of<Scalar>(workspace_, Obs_T, 0, 0, s, o),
+                    band_of<Scalar>(workspace_, Obs_T, 0, o, h, o)};
+  else
+    model_.Obs_T[0].packed = pack<Scalar>(workspace_, Obs_T);
 }
 
 template <typename Scalar, typename Real>
@@ -196,9 +195,9 @@ void Coarsening<Scalar, Real>::build_direct(const Scalar* W_qx, bool input_gradi
       }
   const MatrixView<const Real> Direct_T{direct_T, L * d, outputs, outputs};
   const auto add = [&](Index column, Index rows, Index columns) {
-    model_.Direct_T.add(band_of<Scalar>(workspace_, Direct_T, 0, column, rows, columns));
+    model_.Direct_T.push_back(band_of<Scalar>(workspace_, Direct_T, 0, column, rows, columns));
     if (input_gradient)
-      model_.Direct.add(band_of<Scalar>(workspace_, Direct_T.transposed(), column, 0, columns, rows));
+      model_.Direct.push_back(band_of<Scalar>(workspace_, Direct_T.transposed(), column, 0, columns, rows));
   };
   Index bands = std::min<Index>(L, 4);
   while (bands > 1 && L * q / bands < narrowest_band<Scalar>()) bands /= 2;

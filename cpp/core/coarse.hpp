@@ -6,34 +6,17 @@
 
 #include <array>
 #include <concepts>
-#include <cstddef>
 #include <vector>
 
 #include "core/lift.hpp"
 
 namespace rnnbptt {
 
-// Some columns of a right factor, and the rows that are not zero there.
+// Some columns of a right factor, and the rows that are not zero there: a factor in bands leaves zeros out.
 template <typename Scalar>
 struct Band {
   Index row = 0, column = 0;
   Packed<Scalar> packed;
-};
-
-// A right factor in bands, which leave out what they can of its zeros.
-template <typename Scalar>
-class Banded {
- public:
-  static constexpr Index most = 8;
-
-  void add(const Band<Scalar>& band) { bands_[static_cast<std::size_t>(count_++)] = band; }
-  bool empty() const { return count_ == 0; }
-  const Band<Scalar>* begin() const { return bands_.data(); }
-  const Band<Scalar>* end() const { return bands_.data() + count_; }
-
- private:
-  std::array<Band<Scalar>, most> bands_;
-  Index count_ = 0;
 };
 
 // A lift, and states between its steps, are computed in `Real`; a plain model in `Scalar` throughout.
@@ -47,7 +30,7 @@ class Banded {
 template <typename Scalar, typename Real>
 struct CoarseModel {
   Index L = 1;
-  Index parts = 1;
+  Index parts = 1, part = 0;             // the number of parts, and states of one
   Index h = 0, inputs = 0, outputs = 0;  // of all parts
   bool lifted = false;                   // outputs read the state before the step
 
@@ -57,9 +40,10 @@ struct CoarseModel {
   Packed<Real> U_T, U;  // of a tangent model only
   MatrixView<const Real> U_view;
   Packed<Scalar> Ctrl_T;
-  Banded<Scalar> Obs_T, Obs, Direct_T;
-  Packed<Scalar> Ctrl;    // for gradients with respect to inputs only
-  Banded<Scalar> Direct;  // likewise
+  std::array<Band<Scalar>, 2> Obs_T, Obs;  // the second of a tangent model only
+  std::vector<Band<Scalar>> Direct_T;
+  Packed<Scalar> Ctrl;               // for gradients with respect to inputs only
+  std::vector<Band<Scalar>> Direct;  // likewise
   const Scalar* bias_s = nullptr;
   const Scalar* bias_o = nullptr;
 

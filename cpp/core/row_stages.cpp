@@ -16,10 +16,11 @@ void add_rows(Index rows, const Value* A, Index row, Index n, double* sum) {
 }
 
 // C = init + A B; bands of the same columns need C itself for init.
-template <typename Scalar>
-void multiply(Index rows, kernels::Rows<const Scalar*> A, const Banded<Scalar>& B,
-              kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C) {
+template <typename Scalar, typename Bands>
+void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
+                    kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C) {
   for (const Band<Scalar>& band : B) {
+    if (band.packed.data == nullptr) continue;
     const Scalar* from = init.base != nullptr ? init.base + band.column : nullptr;
     multiply<Scalar>(rows, {A.base + band.row, A.stride}, band.packed, {from, init.stride},
                      {C.base + band.column, C.stride});
@@ -122,10 +123,10 @@ void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::evaluate(Rows& rows, Index from, Index to) {
   Scalar* o = rows.d + from * stride_.o;
-  multiply<Scalar>(to - from, {rows.s + (from + state_row()) * stride_.s, stride_.s}, model_.Obs_T,
-                   {model_.bias_o, 0}, {o, stride_.o});
-  multiply<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, model_.Direct_T, {o, stride_.o},
-                   {o, stride_.o});
+  multiply_bands<Scalar>(to - from, {rows.s + (from + state_row()) * stride_.s, stride_.s}, model_.Obs_T,
+                         {model_.bias_o, 0}, {o, stride_.o});
+  multiply_bands<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, model_.Direct_T, {o, stride_.o},
+                         {o, stride_.o});
 }
 
 template <typename Scalar, typename State>
@@ -152,8 +153,8 @@ void RowStages<Scalar, State>::send_back(Rows& rows, Index from, Index to, Index
   const Scalar* o = rows.d + from * stride_.o;
   const Scalar* x = rows.x + from * stride_.x;
   const Scalar* s = rows.s + (from + state_row()) * stride_.s;
-  multiply<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
-                   {rows.g + (from + state_row()) * stride_.s, stride_.s});
+  multiply_bands<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
+                         {rows.g + (from + state_row()) * stride_.s, stride_.s});
   // Inputs of the rows behind may be gathered by another thread at this moment.
   const bool shared = !rows.has_inputs && to < rows.window.rows;
   const CoarseGradients<Scalar> set = pass_->sums(split);
@@ -220,12 +221,11 @@ void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::add_sum(Index rows, const Scalar* left, Index left_stride, Index size,
                                        const Scalar* states, Scalar* sum) const {
-  const Index parts = model_.parts, height = size / parts, width = h_ / parts;
-  for (Index part = 0; part < parts; ++part) {
-    const Index from = model_.lifted ? 0 : part * width, to = (part + 1) * width;
-    add_outer(rows, left + part * height, left_stride, height, states + from, stride_.s, to - from,
-              sum + part * height * h_ + from, h_);
-  }
+  if (model_.parts == 1) return add_outer(rows, left, left_stride, size, states, stride_.s, h_, sum, h_);
+  const Index height = size / 2, part = model_.part, from = model_.lifted ? 0 : part;
+  add_outer(rows, left, left_stride, height, states, stride_.s, part, sum, h_);
+  add_outer(rows, left + height, left_stride, height, states + from, stride_.s, h_ - from,
+            sum + height * h_ + from, h_);
 }
 
 template <typename Scalar, typename State>
@@ -235,7 +235,7 @@ void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index 
   const Scalar* x = rows.x + from * stride_.x;
   if (set.A != nullptr) add_sum(to - from, g, stride_.s, h_, rows.s + (from - 1) * stride_.s, set.A);
   if (set.Ctrl_T != nullptr)
-    add_outer(to - from, x, stride_.x, model_.inputs, g, stride_.s, model_.lifted ? h_ : h_ / model_.parts,
+    add_outer(to - from, x, stride_.x, model_.inputs, g, stride_.s, model_.lifted ? h_ : model_.part,
               set.Ctrl_T, h_);
   if (set.bias_s == nullptr) return;
   if constexpr (is_wide)
@@ -248,8 +248,8 @@ template <typename Scalar, typename State>
 void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to) {
   const kernels::Rows<Scalar*> dx{rows.dx + from * stride_.x, stride_.x};
   multiply<Scalar>(to - from, {rows.g + from * stride_.s, stride_.s}, model_.Ctrl, {}, dx);
-  multiply<Scalar>(to - from, {rows.d + from * stride_.o, stride_.o}, model_.Direct, {dx.base, dx.stride},
-                   dx);
+  multiply_bands<Scalar>(to - from, {rows.d + from * stride_.o, stride_.o}, model_.Direct,
+                         {dx.base, dx.stride}, dx);
   scatter(rows.window, model_.L, rows.dx, stride_.x, problem_.shape.d, from, to, gradients_.x);
 }
 

@@ -185,10 +185,18 @@ class HessianProduct:
         As `Dataset.targets` returns them.
     with_start : bool
         Whether vectors hold h0 behind the parameters.
+    **schedule : int
+        As `Dataset.pose` takes them.
     """
 
     def __init__(
-        self, params: Params, dataset: Dataset, loss: str, targets: NDArray[Any], with_start: bool
+        self,
+        params: Params,
+        dataset: Dataset,
+        loss: str,
+        targets: NDArray[Any],
+        with_start: bool,
+        **schedule: int,
     ) -> None:
         shapes = {name: array.shape for name, array in params.items()}
         if with_start:
@@ -216,7 +224,7 @@ class HessianProduct:
         start = None  # part of the vector
         if dataset.start is not None and not with_start:
             start = np.concatenate([dataset.start, np.zeros_like(dataset.start)], axis=-1)
-        self._problem = dataset.doubled((d, 2 * h, 2 * q), start).pose(loss, targets)
+        self._problem = dataset.doubled((d, 2 * h, 2 * q), start).pose(loss, targets, **schedule)
 
     def __call__(self, theta: FloatArray, v: FloatArray, threads: int) -> FloatArray:
         """Return the product of the Hessian at `theta` with `v`."""
