@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace rnnbptt {
+namespace {
+
+// Rows of one product where the parts of a tangent model are joined: a multiple of 8.
+constexpr Index join_rows = 256;
+
+}  // namespace
 
 template <typename Scalar, typename State>
 Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar>& problem,
@@ -184,8 +190,11 @@ void Chain<Scalar, State>::run(Rows& rows, const Stage& beside, const Stage& bes
     widen(rows, 0, lanes);
     scan(run_, workspace_, scans_[0]);
     if (parts_ > 1) {
-      const double work = static_cast<double>(length_ * part_) * static_cast<double>(part_);
-      parallel(run_, lanes, work, [this](Index lane, int worker) { join_parts(lane, worker); });
+      const Index longest = scans_[0].lanes.front().steps, blocks = (longest + join_rows - 1) / join_rows;
+      const double work = static_cast<double>(join_rows * part_) * static_cast<double>(part_);
+      parallel(run_, lanes * blocks, work, [this, blocks](Index i, int worker) {
+        join_parts(i / blocks, i % blocks * join_rows, worker);
+      });
       scan(run_, workspace_, scans_[1]);
     }
     narrow(rows, 0, lanes);
@@ -206,25 +215,25 @@ void Chain<Scalar, State>::run_lanes(Rows& rows, Index task, int worker) {
   widen(rows, from, to);
   scan_lanes(run_, worker, scans_[0], from, to);
   if (parts_ > 1) {
-    for (Index lane = from; lane < to; ++lane) join_parts(lane, worker);
+    for (Index lane = from; lane < to; ++lane)
+      for (Index row = 0; row < scans_[0].lanes[static_cast<std::size_t>(lane)].steps; row += join_rows)
+        join_parts(lane, row, worker);
     scan_lanes(run_, worker, scans_[1], from, to);
   }
   narrow(rows, from, to);
 }
 
-// What the part that has run adds to the other: s'_c += U s_{c-1}, or g_{c-1} += U^T g'_c.
+// What the part that has run adds to the other, on some steps of a lane: s'_c += U s_{c-1}, or g_{c-1} += U^T
+// g'_c.
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::join_parts(Index lane, int worker) {
-  constexpr Index block = 512;
+void Chain<Scalar, State>::join_parts(Index lane, Index first, int worker) {
   const auto [low, high] = rows_of(lane);
-  const State* from = scans_[0].base + (forward_ ? low : low + 1) * row_;
-  State* to = scans_[1].base + (forward_ ? low + 1 : low) * row_;
-  for (Index r = 0; r < high - low; r += block) {
-    const Index rows = std::min(block, high - low - r);
-    run_.checkpoint(worker, static_cast<double>(rows * part_) * static_cast<double>(part_));
-    const kernels::Rows<State*> sums{to + r * row_, row_};
-    multiply<State>(rows, {from + r * row_, row_}, forward_ ? model_.U_T : flow_U_, {sums.base, row_}, sums);
-  }
+  const Index rows = std::min(join_rows, high - low - first);
+  if (rows <= 0) return;
+  run_.checkpoint(worker, static_cast<double>(rows * part_) * static_cast<double>(part_));
+  const State* from = scans_[0].base + (low + first + (forward_ ? 0 : 1)) * row_;
+  State* to = scans_[1].base + (low + first + (forward_ ? 1 : 0)) * row_;
+  multiply<State>(rows, {from, row_}, forward_ ? model_.U_T : flow_U_, {to, row_}, {to, row_});
 }
 
 // All but the rows that lanes start from.

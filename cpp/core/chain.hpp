@@ -57,7 +57,7 @@ class Chain {
   void begin(Rows& rows, bool forward);
   void set_start(Index lane, const State* state);
   void run_lanes(Rows& rows, Index task, int worker);
-  void join_parts(Index lane, int worker);
+  void join_parts(Index lane, Index first, int worker);
   void widen(const Rows& rows, Index from_lane, Index to_lane);
   void narrow(const Rows& rows, Index from_lane, Index to_lane);
   std::pair<Index, Index> rows_of(Index lane) const;
