@@ -13,6 +13,7 @@ from rnnbptt.dataset import Dataset
 from rnnbptt.params import Gradients, Kind, Params
 from rnnbptt.reference.gradients import Method
 from rnnbptt.reference.losses import LossName
+from rnnbptt.tangents import HessianProduct
 from tolerances import relative_error
 
 Array = NDArray[Any]
@@ -44,6 +45,17 @@ class Case(NamedTuple):
         """Answer by the engine: every gradient there is, unless `more` says otherwise."""
         return rnnbptt.loss_and_grad(self.params, self.x, self.y, **({"wrt": self.wrt} | self.options | more))
 
+    def wide(self) -> Case:
+        """The same numbers in float64."""
+
+        def widened(value: Any) -> Any:
+            real = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+            return value.astype(np.float64) if real else value
+
+        params = Params(**{name: widened(array) for name, array in self.params.items()})
+        options = {name: widened(value) for name, value in self.options.items()}
+        return Case(params, widened(self.x), widened(self.y), options)
+
     def oracle(self) -> tuple[float, Gradients]:
         """Every gradient in extended precision."""
         return reference.oracle(self.params, self.x, self.y, wrt=self.wrt, **self.options)
@@ -59,6 +71,26 @@ class Case(NamedTuple):
         dataset = Dataset(self.params, self.x, wrt=self.wrt, **options)
         problem = dataset.pose(loss, dataset.targets(loss, self.y), **schedule)
         return dataset.gradients(problem, self.params, threads)
+
+    def hessian_product(self, seed: int, threads: int = 1, **schedule: int) -> tuple[Array, Gradients]:
+        """Multiply the Hessian by a random direction, on a prescribed schedule; return the direction too.
+
+        The product is a vector: the parameters' part, then that of h0.
+        """
+        options = dict(self.options)
+        loss = options.pop("loss", "mse")
+        dataset = Dataset(self.params, self.x, **options)
+        product = HessianProduct(
+            self.params, dataset, loss, dataset.targets(loss, self.y), with_start=True, **schedule
+        )
+        rng = np.random.default_rng(seed)
+        start = dataset.start
+        if start is None:
+            start = np.zeros((dataset.batch, dataset.shape[1]), dataset.dtype)
+        parts = dict(self.params.items()) | {"h0": start}
+        v = {name: rng.standard_normal(part.shape).astype(part.dtype) for name, part in parts.items()}
+        theta, along = (np.concatenate([part.ravel() for part in vector.values()]) for vector in (parts, v))
+        return product(theta, along, threads), Gradients(**v)
 
 
 def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:

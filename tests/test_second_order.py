@@ -6,6 +6,7 @@ import importlib.util
 import signal
 import threading
 import time
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize
 
 import rnnbptt
-from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, build, draw
+from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, build, draw
 from rnnbptt import Gradients, Objective, Params, reference
 from rnnbptt.reference.losses import LossName
 from tolerances import FINITE_DIFFERENCES, FORMS, relative_error
@@ -162,6 +163,41 @@ def test_hessp_is_symmetric_and_linear(loss: LossName) -> None:
     np.testing.assert_allclose(partial.hessp(theta, u), expected, rtol=1e-9, atol=1e-11 * np.abs(H).max())
 
 
+# Sizes on both sides of those from which zeros of the doubled model are left out; then a ragged batch.
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize(
+    "sizes", [(75, 1, 2, 3, 1), (75, 1, 3, 30, 26), (75, 2, 2, 13, 3), (75, 12, 2, 9, 2)]
+)
+def test_hessian_products_on_every_schedule(sizes: tuple[int, int, int, int, int], dtype: Scalar) -> None:
+    _, B, _, _, q = sizes
+    tolerance = FORMS if dtype is np.float64 else 1e-5
+    for terms in (True, False):
+        case = build(
+            np.random.default_rng(29),
+            dtype,
+            sizes,
+            loss=LOSSES[(q + 2 + terms) % 3],
+            biases=terms,
+            direct=terms,
+            h0=terms,
+            steps=STEP_OPTIONS if B > 2 else (),
+        )
+        _, v = case.hessian_product(1)
+        wide = case.wide()
+        along = Gradients(**{name: part.astype(np.float64) for name, part in v.items()})
+        exact = reference.hvp(wide.params, wide.x, wide.y, along, wrt=case.wrt[:-1], **wide.options)
+        expected = np.concatenate([part.ravel() for _, part in exact.items()])
+        for lift, (window, keep), piece in product(
+            (1, 2, 5, 8, 32), ((0, 1), (2, 0), (2, 1), (5, 1)), (-1, 0, 3)
+        ):
+            schedule = {"lift": lift, "window": window, "keep": keep, "piece": piece, "splits": 1 + keep}
+            actual, _ = case.hessian_product(1, **schedule)
+            assert relative_error(actual, expected) <= tolerance, schedule
+            if keep:
+                again, _ = case.hessian_product(1, threads=3, **schedule)
+                assert again.tobytes() == actual.tobytes(), schedule
+
+
 def test_hessp_is_the_difference_of_gradients() -> None:
     case = build(np.random.default_rng(5), np.float64, (50, 2, 2, 4, 2), steps=STEP_OPTIONS)
     for wrt in (None, case.wrt[:-1]):
@@ -180,13 +216,7 @@ def test_hessp_is_the_difference_of_gradients() -> None:
 def test_float32_stays_float32() -> None:
     for loss in LOSSES:
         case = build(np.random.default_rng(7), np.float32, (80, 2, 2, 6, 3), loss=loss)
-        wide = Case(
-            Params(**{name: array.astype(np.float64) for name, array in case.params.items()}),
-            case.x.astype(np.float64),
-            case.y if loss == "cross_entropy" else case.y.astype(np.float64),
-            case.options | {"h0": case.options["h0"].astype(np.float64)},
-        )
-        (narrow, theta), (exact, theta64) = with_start(case), with_start(wide)
+        (narrow, theta), (exact, theta64) = with_start(case), with_start(case.wide())
         v = np.random.default_rng(8).standard_normal(theta.size).astype(np.float32)
         pairs = [
             (narrow.hessp(theta, v), exact.hessp(theta64, v.astype(np.float64))),

@@ -10,6 +10,7 @@
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/gradient.hpp"
+#include "core/hessian.hpp"
 #include "core/sensitivities.hpp"
 
 namespace rnnbptt::bindings {
@@ -122,6 +123,29 @@ class BoundProblem {
     return py::make_tuple(loss, std::move(result));
   }
 
+  // Of a tangent problem: the Hessian of the loss at theta, times v, both of them vectors of all parameters
+  // of the model that was doubled.
+  py::object hessian_product(const py::object& theta, const py::object& v, const Terms& terms, int threads) {
+    Shape single = problem_.shape;
+    single.h /= 2;
+    single.q /= 2;
+    const Parts parts = parts_of(terms, single);
+    const auto* at = vector(theta, parts);
+    const auto* along = vector(v, parts);
+    if (at == nullptr || along == nullptr || !problem_.tangent) misfit("theta");
+    py::array_t<Scalar> result(parts.size);
+    Scalar* to = result.mutable_data();
+    BorrowedWorkspace doubled;
+    Workspace& memory = doubled.get();
+    return holding(std::move(result), [&] {
+      in_kept_workspace(threads, [&](Run& run, Workspace& workspace, Taken* taken) {
+        rnnbptt::hessian_product<Scalar>(run, workspace, memory, variables_at(at, parts),
+                                         variables_at(along, parts), problem_, schedule_,
+                                         variables_at(to, parts), taken);
+      });
+    });
+  }
+
   // Of a vector of all parameters as for flat(): r where the loss is 1/2 sum r^2, (T, B, q); the derivative
   // of r, (T, B, q * total); and its Gauss-Newton matrix, (total, total). `first` says where the columns of
   // the six parameters and of h0 begin, below zero for what is not differentiated by; all others are zero.
@@ -187,10 +211,12 @@ class BoundProblem {
     Index size = 0;
   };
 
-  Parts parts_of(const Terms& terms) const {
+  Parts parts_of(const Terms& terms) const { return parts_of(terms, problem_.shape); }
+
+  static Parts parts_of(const Terms& terms, const Shape& shape) {
     const auto [b_h, b_q, W_qx, h0] = terms;
     const bool held[7] = {true, true, true, b_h, b_q, W_qx, h0};
-    const auto sizes = sizes_of(problem_.shape);
+    const auto sizes = sizes_of(shape);
     Parts parts;
     for (std::size_t i = 0; i < 7; ++i) {
       parts.at[i] = held[i] ? parts.size : -1;
@@ -211,6 +237,11 @@ class BoundProblem {
   static Params<Pointee> params_at(Pointee* base, const Parts& parts) {
     const auto part = [&](int i) { return parts.at[i] < 0 ? nullptr : base + parts.at[i]; };
     return {part(0), part(1), part(2), part(3), part(4), part(5)};
+  }
+
+  template <typename Pointee>
+  static Variables<Pointee> variables_at(Pointee* base, const Parts& parts) {
+    return {params_at(base, parts), parts.at[6] < 0 ? nullptr : base + parts.at[6]};
   }
 
   Columns columns_at(const std::array<Index, 7>& first, Index total) const {
@@ -252,18 +283,24 @@ class BoundProblem {
     });
   }
 
-  double compute(const Params<const Scalar>& weights, const Problem<Scalar>& problem,
-                 const Gradients<Scalar>& to, int threads) {
+  // Calls work(run, workspace, taken) without the GIL.
+  template <typename Work>
+  void in_kept_workspace(int threads, const Work& work) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
     BorrowedWorkspace spare;
     Workspace& workspace = lock.owns_lock() ? kept_workspace_.get() : spare.get();
-    double loss = 0;
     Taken taken;
-    without_gil(threads, [&](Run& run) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, &taken);
-    });
+    without_gil(threads, [&](Run& run) { work(run, workspace, &taken); });
     if (lock.owns_lock()) taken_ = taken;
+  }
+
+  double compute(const Params<const Scalar>& weights, const Problem<Scalar>& problem,
+                 const Gradients<Scalar>& to, int threads) {
+    double loss = 0;
+    in_kept_workspace(threads, [&](Run& run, Workspace& workspace, Taken* taken) {
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, taken);
+    });
     return loss;
   }
 
@@ -290,6 +327,8 @@ void register_as(py::module_& module, const char* name) {
            py::arg("d_x"), py::arg("d_o"), py::arg("shift"), py::arg("shifted"), py::arg("cuts"),
            py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
+      .def("hessian_product", &Bound::hessian_product, py::arg("theta"), py::arg("v"), py::arg("terms"),
+           py::arg("threads"))
       .def("outputs", &Bound::outputs, py::arg("params"), py::arg("o"), py::arg("hidden"), py::arg("last"),
            py::arg("threads"))
       .def("residuals", &Bound::residuals, py::arg("theta"), py::arg("terms"), py::arg("r"),

@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace rnnbptt {
+namespace {
+
+// Rows of one product where the parts of a tangent model are joined: a multiple of 8.
+constexpr Index join_rows = 256;
+
+}  // namespace
 
 template <typename Scalar, typename State>
 Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar>& problem,
@@ -15,6 +21,8 @@ Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar
       schedule_(schedule),
       h_(problem.shape.h),
       B_(problem.shape.B),
+      parts_(model.parts),
+      part_(model.part),
       row_(is_wide ? windows.strides().wide : windows.strides().s),
       narrow_row_(windows.strides().s),
       length_(windows.length()) {
@@ -37,21 +45,24 @@ Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::turn_back() {
   flow_ = model_.A;
+  flow_U_ = model_.U;
   MatrixView<const State> flow = model_.A_view;
   if (problem_.flow != 1) {
     flow = scaled(model_.A_view, problem_.flow);
     flow_ = pack<State>(workspace_, flow);
+    if (parts_ > 1) flow_U_ = pack<State>(workspace_, scaled(model_.U_view, problem_.flow));
   }
   if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
 }
 
 template <typename Scalar, typename State>
 MatrixView<const State> Chain<Scalar, State>::scaled(MatrixView<const State> A, double factor) {
-  auto* result = workspace_.take<State>(h_ * h_);
-  for (Index i = 0; i < h_; ++i)
-    for (Index j = 0; j < h_; ++j)
-      result[i * h_ + j] = static_cast<State>(factor * static_cast<double>(A.data[i * A.row + j * A.column]));
-  return {result, h_, h_, h_};
+  const Index n = A.rows;
+  auto* result = workspace_.take<State>(n * n);
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j < n; ++j)
+      result[i * n + j] = static_cast<State>(factor * static_cast<double>(A.data[i * A.row + j * A.column]));
+  return {result, n, n, n};
 }
 
 // --- states
@@ -65,8 +76,8 @@ void Chain<Scalar, State>::begin_states(Rows& rows) {
   for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
     const Segment& segment = rows.window.segments[i];
     const State* start = window_starts_ + (rows.number * B_ + segment.sequence) * h_;
-    std::copy(start, start + h_, lane_starts_ + static_cast<Index>(i) * h_);
-    std::copy(start, start + h_, scan_.base + segment.first_row * row_);
+    std::copy(start, start + h_, base_ + segment.first_row * row_);
+    set_start(static_cast<Index>(i), start);
   }
 }
 
@@ -81,7 +92,7 @@ void Chain<Scalar, State>::keep_states(const Rows& rows) {
 
 template <typename Scalar, typename State>
 const State* Chain<Scalar, State>::state(const Segment& segment, Index j) const {
-  return scan_.base + (segment.first_row + j) * row_;
+  return base_ + (segment.first_row + j) * row_;
 }
 
 // --- their gradients
@@ -97,13 +108,13 @@ void Chain<Scalar, State>::begin_adjoint(Rows& rows, const State* carry) {
   for (std::size_t i = 0; i < stretches_.size(); ++i) {
     const Stretch& stretch = stretches_[i];
     const Scalar* own = rows.g + stretch.row * narrow_row_;
-    State* start = lane_starts_ + static_cast<Index>(i) * h_;
-    std::copy(own, own + h_, start);
+    State* start = base_ + stretch.row * row_;
+    if constexpr (is_wide) std::copy(own, own + h_, start);
     if (stretch.ends >= 0) {
       const State* later = carry + stretch.ends * h_;
       for (Index n = 0; n < h_; ++n) start[n] += later[n];
     }
-    std::copy(start, start + h_, scan_.base + stretch.row * row_);
+    set_start(static_cast<Index>(i), start);
   }
 }
 
@@ -128,7 +139,7 @@ void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment) {
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::end_adjoint(Rows& rows, State* carry) {
   for (const Segment& segment : rows.window.segments) {
-    State* first = scan_.base + segment.first_row * row_;
+    State* first = base_ + segment.first_row * row_;
     std::copy(first, first + h_, carry + segment.sequence * h_);
     // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
     std::fill(first, first + h_, State{0});
@@ -141,28 +152,51 @@ void Chain<Scalar, State>::end_adjoint(Rows& rows, State* carry) {
 
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::begin(Rows& rows, bool forward) {
+  forward_ = forward;
   chained_ = forward ? rows.s : rows.g;
   if constexpr (is_wide)
-    scan_.base = rows.wide;
+    base_ = rows.wide;
   else
-    scan_.base = chained_;
-  scan_.packed = forward ? model_.A_T : flow_;
-  scan_.size = h_;
-  scan_.step = forward ? row_ : -row_;
-  scan_.starts = lane_starts_;
-  scan_.jump = forward ? jump_T_ : jump_;
-  scan_.piece = scan_.jump.data != nullptr ? schedule_.piece : 0;
-  scan_.lanes.clear();
-  for (const Stretch& stretch : stretches_)
-    scan_.lanes.push_back({stretch.row * row_ + scan_.step, stretch.steps});
+    base_ = chained_;
+  const auto lanes = static_cast<Index>(stretches_.size());
+  for (Index turn = 0; turn < parts_; ++turn) {
+    ScanProblem<State>& scan = scans_[turn];
+    // Tangents follow from states; backwards, gradients of states follow from those of tangents.
+    scan.base = base_ + (forward ? turn : parts_ - 1 - turn) * part_;
+    scan.packed = forward ? model_.A_T : flow_;
+    scan.size = part_;
+    scan.step = forward ? row_ : -row_;
+    scan.starts = lane_starts_ + turn * lanes * part_;
+    scan.jump = forward ? jump_T_ : jump_;
+    scan.piece = scan.jump.data != nullptr ? schedule_.piece : 0;
+    scan.lanes.clear();
+    for (const Stretch& stretch : stretches_)
+      scan.lanes.push_back({stretch.row * row_ + scan.step, stretch.steps});
+  }
+}
+
+template <typename Scalar, typename State>
+void Chain<Scalar, State>::set_start(Index lane, const State* state) {
+  for (Index turn = 0; turn < parts_; ++turn) {
+    const State* own = state + (scans_[turn].base - base_);
+    std::copy(own, own + part_, lane_starts_ + (turn * static_cast<Index>(stretches_.size()) + lane) * part_);
+  }
 }
 
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::run(Rows& rows, const Stage& beside, const Stage& beside_too) {
-  const auto lanes = static_cast<Index>(scan_.lanes.size());
-  if (lanes > 0 && scan_.piece > 0 && scan_.lanes.front().steps > scan_.piece) {
+  const auto lanes = static_cast<Index>(stretches_.size());
+  if (lanes > 0 && scans_[0].piece > 0 && scans_[0].lanes.front().steps > scans_[0].piece) {
     widen(rows, 0, lanes);
-    scan(run_, workspace_, scan_);
+    scan(run_, workspace_, scans_[0]);
+    if (parts_ > 1) {
+      const Index longest = scans_[0].lanes.front().steps, blocks = (longest + join_rows - 1) / join_rows;
+      const double work = static_cast<double>(join_rows * part_) * static_cast<double>(part_);
+      parallel(run_, lanes * blocks, work, [this, blocks](Index i, int worker) {
+        join_parts(i / blocks, i % blocks * join_rows, worker);
+      });
+      scan(run_, workspace_, scans_[1]);
+    }
     narrow(rows, 0, lanes);
     return parallel(run_, {beside, beside_too});
   }
@@ -177,10 +211,29 @@ void Chain<Scalar, State>::run(Rows& rows, const Stage& beside, const Stage& bes
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::run_lanes(Rows& rows, Index task, int worker) {
   const Index from = task * lanes_per_task_;
-  const Index to = std::min(from + lanes_per_task_, static_cast<Index>(scan_.lanes.size()));
+  const Index to = std::min(from + lanes_per_task_, static_cast<Index>(stretches_.size()));
   widen(rows, from, to);
-  scan_lanes(run_, worker, scan_, from, to);
+  scan_lanes(run_, worker, scans_[0], from, to);
+  if (parts_ > 1) {
+    for (Index lane = from; lane < to; ++lane)
+      for (Index row = 0; row < scans_[0].lanes[static_cast<std::size_t>(lane)].steps; row += join_rows)
+        join_parts(lane, row, worker);
+    scan_lanes(run_, worker, scans_[1], from, to);
+  }
   narrow(rows, from, to);
+}
+
+// What the part that has run adds to the other, on some steps of a lane: s'_c += U s_{c-1}, or g_{c-1} += U^T
+// g'_c.
+template <typename Scalar, typename State>
+void Chain<Scalar, State>::join_parts(Index lane, Index first, int worker) {
+  const auto [low, high] = rows_of(lane);
+  const Index rows = std::min(join_rows, high - low - first);
+  if (rows <= 0) return;
+  run_.checkpoint(worker, static_cast<double>(rows * part_) * static_cast<double>(part_));
+  const State* from = scans_[0].base + (low + first + (forward_ ? 0 : 1)) * row_;
+  State* to = scans_[1].base + (low + first + (forward_ ? 1 : 0)) * row_;
+  multiply<State>(rows, {from, row_}, forward_ ? model_.U_T : flow_U_, {to, row_}, {to, row_});
 }
 
 // All but the rows that lanes start from.
@@ -189,7 +242,7 @@ void Chain<Scalar, State>::widen(const Rows& rows, Index from_lane, Index to_lan
   if constexpr (is_wide)
     for (Index lane = from_lane; lane < to_lane; ++lane) {
       const auto [low, high] = rows_of(lane);
-      const Index start = scan_.step > 0 ? 1 : 0;
+      const Index start = forward_ ? 1 : 0;
       for (Index r = low + start; r < high + start; ++r)
         std::copy(chained_ + r * narrow_row_, chained_ + r * narrow_row_ + h_, rows.wide + r * row_);
     }
@@ -210,7 +263,7 @@ void Chain<Scalar, State>::narrow(const Rows& rows, Index from_lane, Index to_la
 template <typename Scalar, typename State>
 std::pair<Index, Index> Chain<Scalar, State>::rows_of(Index lane) const {
   const Stretch& stretch = stretches_[static_cast<std::size_t>(lane)];
-  if (scan_.step > 0) return {stretch.row, stretch.row + stretch.steps};
+  if (forward_) return {stretch.row, stretch.row + stretch.steps};
   return {stretch.row - stretch.steps, stretch.row};
 }
 

@@ -1,6 +1,9 @@
 // The chain of states, forwards, and that of their gradients, backwards, from window to window: the one part
 // of the work in which steps wait for one another. It runs in its own precision, on the rows themselves or on
 // a wide copy.
+//
+// The two parts of a tangent model's states take turns: the second one's recurrence is that of the first,
+// with the same matrix, once what the first adds to it is there, which no step waits for.
 #pragma once
 
 #include <utility>
@@ -52,7 +55,9 @@ class Chain {
   MatrixView<const State> scaled(MatrixView<const State> A, double factor);
 
   void begin(Rows& rows, bool forward);
+  void set_start(Index lane, const State* state);
   void run_lanes(Rows& rows, Index task, int worker);
+  void join_parts(Index lane, Index first, int worker);
   void widen(const Rows& rows, Index from_lane, Index to_lane);
   void narrow(const Rows& rows, Index from_lane, Index to_lane);
   std::pair<Index, Index> rows_of(Index lane) const;
@@ -63,17 +68,20 @@ class Chain {
   const CoarseModel<Scalar, State>& model_;
   const Schedule& schedule_;
   const Index h_, B_;
-  const Index row_;         // scalars from one row to the next, where the chain runs
-  const Index narrow_row_;  // and in the rows of the problem's scalars
-  const Index length_;      // coarse steps of a window
+  const Index parts_, part_;  // of the states, and scalars of each
+  const Index row_;           // scalars from one row to the next, where the chain runs
+  const Index narrow_row_;    // and in the rows of the problem's scalars
+  const Index length_;        // coarse steps of a window
 
   std::vector<Stretch> stretches_;
-  ScanProblem<State> scan_;    // a lane for each of stretches_
-  Scalar* chained_ = nullptr;  // the rows that the chain runs through
+  State* base_ = nullptr;  // the rows that the chain runs in
+  bool forward_ = true;
+  ScanProblem<State> scans_[2];  // of each part in its turn, a lane for each of stretches_
+  Scalar* chained_ = nullptr;    // the rows that the chain runs through
   Index lanes_per_task_ = 1;
-  Packed<State> flow_;              // A, times what flows backwards is multiplied by
+  Packed<State> flow_, flow_U_;     // A and U, times what flows backwards is multiplied by
   Packed<double> jump_T_, jump_;    // A^piece, for the chain forwards and backwards
-  State* lane_starts_ = nullptr;    // (lanes, h)
+  State* lane_starts_ = nullptr;    // (parts, lanes, part)
   State* window_starts_ = nullptr;  // (windows + 1, B, h)
 };
 

@@ -25,13 +25,27 @@ void store_transposed(Index rows, Index columns, const Source* A, Scalar* A_T) {
     for (Index j = 0; j < columns; ++j) A_T[j * rows + i] = static_cast<Scalar>(A[i * columns + j]);
 }
 
+template <typename Scalar, typename Source>
+Band<Scalar> band_of(Workspace& workspace, MatrixView<const Source> B, Index row, Index column, Index rows,
+                     Index columns) {
+  return {row, column, pack<Scalar>(workspace, B.block(row, column, rows, columns))};
+}
+
+// Narrow bands would waste the vectors they save on.
+template <typename Scalar>
+Index narrowest_band() {
+  return kernels::table().of<Scalar>().panel_columns;
+}
+
 }  // namespace
 
 template <typename Scalar, typename Real>
 Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
                                      const Params<const Scalar>& params, const std::vector<Rung>& rungs,
                                      bool input_gradient, bool tangent)
-    : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr), tangent_(tangent) {
+    : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
+  model_.parts = tangent ? 2 : 1;
+  model_.part = tangent ? shape.h / 2 : shape.h;
   model_.h = shape.h;
   if (rungs.size() > 1)
     build_lifted(run, params, rungs, input_gradient);
@@ -49,20 +63,46 @@ void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, b
   model_.L = 1;
   model_.inputs = d;
   model_.outputs = q;
-  model_.A_view = W_hh;
-  model_.A = pack<Scalar>(workspace_, W_hh);
-  model_.A_T = pack<Scalar>(workspace_, W_hh.transposed());
+  set_recurrence(W_hh);
+  set_observations(W_qh);
   model_.Ctrl_T = pack<Scalar>(workspace_, W_hx.transposed());
-  model_.Obs = pack<Scalar>(workspace_, W_qh);
-  model_.Obs_T = pack<Scalar>(workspace_, W_qh.transposed());
   if (input_gradient) model_.Ctrl = pack<Scalar>(workspace_, W_hx);
   if (params.W_qx != nullptr) {
-    DirectBand<Scalar> band{0, q, d, pack<Scalar>(workspace_, W_qx.transposed()), {}};
-    if (input_gradient) band.straight = pack<Scalar>(workspace_, W_qx);
-    model_.direct.push_back(band);
+    model_.Direct_T.push_back({0, 0, pack<Scalar>(workspace_, W_qx.transposed())});
+    if (input_gradient) model_.Direct.push_back({0, 0, pack<Scalar>(workspace_, W_qx)});
   }
   model_.bias_s = params.b_h;
   model_.bias_o = params.b_q;
+}
+
+template <typename Scalar, typename Real>
+void Coarsening<Scalar, Real>::set_recurrence(MatrixView<const Real> A) {
+  const Index part = model_.part;
+  model_.A_view = A.block(0, 0, part, part);
+  model_.A = pack<Real>(workspace_, model_.A_view);
+  model_.A_T = pack<Real>(workspace_, model_.A_view.transposed());
+  if (model_.parts == 1) return;
+  model_.U_view = A.block(part, 0, part, part);
+  model_.U = pack<Real>(workspace_, model_.U_view);
+  model_.U_T = pack<Real>(workspace_, model_.U_view.transposed());
+}
+
+template <typename Scalar, typename Real>
+template <typename Source>
+void Coarsening<Scalar, Real>::set_observations(MatrixView<const Source> Obs) {
+  const Index h = model_.h, outputs = model_.outputs, s = model_.part, o = outputs / 2;
+  const bool tangent = model_.parts == 2;
+  const auto Obs_T = Obs.transposed();
+  if (tangent && s >= narrowest_band<Scalar>() / 2)
+    model_.Obs = {band_of<Scalar>(workspace_, Obs, 0, 0, outputs, s),
+                  band_of<Scalar>(workspace_, Obs, o, s, o, s)};
+  else
+    model_.Obs[0].packed = pack<Scalar>(workspace_, Obs);
+  if (tangent && o >= narrowest_band<Scalar>() / 2)
+    model_.Obs_T = {band_of<Scalar>(workspace_, Obs_T, 0, 0, s, o),
+                    band_of<Scalar>(workspace_, Obs_T, 0, o, h, o)};
+  else
+    model_.Obs_T[0].packed = pack<Scalar>(workspace_, Obs_T);
 }
 
 template <typename Scalar, typename Real>
@@ -80,7 +120,7 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
       powers.push_back({rung.n, rung.power});
     else
       powers.push_back({rung.n, copy_as<Real>(workspace_, rung.power, h * h)});
-  lift_ = lift<Real>(run, workspace_, {h, tangent_}, inputs, q, std::move(powers), B_columns,
+  lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(powers), B_columns,
                      copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
   model_.L = L;
@@ -88,10 +128,7 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   model_.inputs = L * d;
   model_.outputs = L * q;
 
-  const MatrixView<const Real> A{lift_.rungs.back().power, h, h, h};
-  model_.A = pack<Real>(workspace_, A);
-  model_.A_T = pack<Real>(workspace_, A.transposed());
-  model_.A_view = A;
+  set_recurrence({lift_.rungs.back().power, h, h, h});
 
   // Ctrl^T: input i of step j acts through lag L - 1 - j.
   auto* ctrl_T = workspace_.take<Real>(L * d * h);
@@ -101,32 +138,10 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   }
   const MatrixView<const Real> Ctrl_T{ctrl_T, L * d, h, h};
   model_.Ctrl_T = pack<Scalar>(workspace_, Ctrl_T);
-  const MatrixView<const Real> Obs{lift_.outputs_by_step, L * q, h, h};
-  model_.Obs = pack<Scalar>(workspace_, Obs);
-  model_.Obs_T = pack<Scalar>(workspace_, Obs.transposed());
-
-  // Direct^T: input i of step j on output m of step k >= j through Markov parameter k - j, and W_qx at k = j.
-  auto* direct_T = workspace_.take<Real>(L * d * L * q);
-  std::fill(direct_T, direct_T + L * d * L * q, Real{0});
-  for (Index j = 0; j < L; ++j)
-    for (Index i = 0; i < d; ++i) {
-      Real* row = direct_T + (j * d + i) * L * q;
-      for (Index k = j; k < L; ++k)
-        for (Index m = 0; m < q; ++m) row[k * q + m] = lift_.markov[m * L * inputs + (k - j) * inputs + i];
-      if (params.W_qx != nullptr)
-        for (Index m = 0; m < q; ++m) row[j * q + m] += static_cast<Real>(params.W_qx[m * d + i]);
-    }
-  // Bands of a panel or more: narrower ones would waste the vectors they save on.
-  Index bands = std::min<Index>(L, 4);
-  while (bands > 1 && L * q / bands < kernels::table().of<Scalar>().panel_columns) bands /= 2;
-  for (Index band = 0; band < bands; ++band) {
-    const Index first = band * L / bands, end = (band + 1) * L / bands;
-    const MatrixView<const Real> part{direct_T + first * q, end * d, (end - first) * q, L * q};
-    DirectBand<Scalar> result{first * q, part.columns, part.rows, pack<Scalar>(workspace_, part), {}};
-    if (input_gradient) result.straight = pack<Scalar>(workspace_, part.transposed());
-    model_.direct.push_back(result);
-  }
   if (input_gradient) model_.Ctrl = pack<Scalar>(workspace_, Ctrl_T.transposed());
+
+  set_observations(MatrixView<const Real>{lift_.outputs_by_step, L * q, h, h});
+  build_direct(params.W_qx, input_gradient);
 
   // A bias is a constant input: its effects over the steps of a chunk add up.
   if (bias_) {
@@ -144,11 +159,46 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
       double sum = params.b_q != nullptr ? static_cast<double>(params.b_q[m]) : 0;
       for (Index k = 0; k < L; ++k) {
         if (bias_) sum += lift_.markov[m * L * inputs + k * inputs + d];
-        bias_o[k * q + m] = static_cast<Scalar>(sum);
+        bias_o[model_.output(k, m)] = static_cast<Scalar>(sum);
       }
     }
     model_.bias_o = bias_o;
   }
+}
+
+// Direct^T: input i of step j on output m of step k >= j through Markov parameter k - j, and W_qx at k = j.
+// Later inputs do not reach an output: a band of the outputs of some consecutive steps ends with the inputs
+// of the last of them.
+template <typename Scalar, typename Real>
+void Coarsening<Scalar, Real>::build_direct(const Scalar* W_qx, bool input_gradient) {
+  const Index d = shape_.d, L = lift_.steps, inputs = lift_.inputs, outputs = model_.outputs;
+  const Index parts = model_.parts, q = shape_.q / parts;
+  auto* direct_T = workspace_.take<Real>(L * d * outputs);
+  std::fill(direct_T, direct_T + L * d * outputs, Real{0});
+  for (Index j = 0; j < L; ++j)
+    for (Index i = 0; i < d; ++i)
+      for (Index part = 0; part < parts; ++part) {
+        Real* row = direct_T + (j * d + i) * outputs + part * L * q;
+        const Real* markov = lift_.markov + part * q * L * inputs + i;
+        for (Index k = j; k < L; ++k)
+          for (Index m = 0; m < q; ++m) row[k * q + m] = markov[m * L * inputs + (k - j) * inputs];
+        if (W_qx == nullptr) continue;
+        for (Index m = 0; m < q; ++m) row[j * q + m] += static_cast<Real>(W_qx[(part * q + m) * d + i]);
+      }
+  const MatrixView<const Real> Direct_T{direct_T, L * d, outputs, outputs};
+  const auto add = [&](Index column, Index rows, Index columns) {
+    model_.Direct_T.push_back(band_of<Scalar>(workspace_, Direct_T, 0, column, rows, columns));
+    if (input_gradient)
+      model_.Direct.push_back(band_of<Scalar>(workspace_, Direct_T.transposed(), column, 0, columns, rows));
+  };
+  Index bands = std::min<Index>(L, 4);
+  while (bands > 1 && L * q / bands < narrowest_band<Scalar>()) bands /= 2;
+  if (bands == 1) return add(0, L * d, outputs);
+  for (Index part = 0; part < parts; ++part)
+    for (Index band = 0; band < bands; ++band) {
+      const Index first = band * L / bands, end = (band + 1) * L / bands;
+      add((part * L + first) * q, end * d, (end - first) * q);
+    }
 }
 
 template <typename Scalar, typename Real>
@@ -214,22 +264,23 @@ void Coarsening<Scalar, Real>::collect_lifted(Run& run, const CoarseGradients<Sc
   for (Index m = 0; m < q; ++m) {
     Real* row = blocks.markov + m * L * inputs;
     std::fill(row, row + L * inputs, Real{0});
-    for (Index k = 0; k < L; ++k)
+    for (Index k = 0; k < L; ++k) {
+      const Scalar* direct = sums.Direct + model_.output(k, m) * L * d;
       for (Index j = 0; j <= k; ++j)
-        for (Index i = 0; i < d; ++i)
-          row[(k - j) * inputs + i] += static_cast<Real>(sums.Direct[(k * q + m) * L * d + j * d + i]);
+        for (Index i = 0; i < d; ++i) row[(k - j) * inputs + i] += static_cast<Real>(direct[j * d + i]);
+    }
     if (gradients.W_qx != nullptr)
       for (Index i = 0; i < d; ++i) gradients.W_qx[m * d + i] = static_cast<Scalar>(row[i]);
     if (bias_) {
       double sum = 0;  // the bias acts at lag k on every output from step k on
       for (Index k = L - 1; k >= 0; --k) {
-        sum += sums.bias_o[k * q + m];
+        sum += sums.bias_o[model_.output(k, m)];
         row[k * inputs + d] = static_cast<Real>(sum);
       }
     }
     if (gradients.b_q != nullptr) {
       double sum = 0;
-      for (Index k = 0; k < L; ++k) sum += sums.bias_o[k * q + m];
+      for (Index k = 0; k < L; ++k) sum += sums.bias_o[model_.output(k, m)];
       gradients.b_q[m] = static_cast<Scalar>(sum);
     }
   }

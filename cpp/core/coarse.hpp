@@ -4,6 +4,7 @@
 //   o_c = Obs s + Direct x_c + bias_o     with s = s_c for L = 1, s = s_{c-1} for a lift
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <vector>
 
@@ -11,35 +12,51 @@
 
 namespace rnnbptt {
 
-// A band of the direct term: outputs of some consecutive time steps, and the inputs up to the last of them.
-// Later inputs do not reach them, so that bands leave out most of the zeros of a lift's triangular Toeplitz
-// block.
+// Some columns of a right factor, and the rows that are not zero there: a factor in bands leaves zeros out.
 template <typename Scalar>
-struct DirectBand {
-  Index first_output = 0, outputs = 0;
-  Index inputs = 0;
-  Packed<Scalar> transposed;  // (inputs, outputs)
-  Packed<Scalar> straight;    // (outputs, inputs): for gradients with respect to inputs only
+struct Band {
+  Index row = 0, column = 0;
+  Packed<Scalar> packed;
 };
 
 // A lift, and states between its steps, are computed in `Real`; a plain model in `Scalar` throughout.
+//
+// A tangent model (Problem::tangent) has two parts, states and outputs of a model and behind them those of
+// its tangent, and nothing goes from the second part to the first:
+//
+//   A = [M 0; U M]    Obs = [O 0; O' O]
+//
+// Outputs of a row are ordered by part, then by step.
 template <typename Scalar, typename Real>
 struct CoarseModel {
   Index L = 1;
-  Index h = 0, inputs = 0, outputs = 0;
-  bool lifted = false;  // outputs read the state before the step
-  std::vector<DirectBand<Scalar>> direct;
+  Index parts = 1, part = 0;             // the number of parts, and states of one
+  Index h = 0, inputs = 0, outputs = 0;  // of all parts
+  bool lifted = false;                   // outputs read the state before the step
 
   // Right factors of the products with rows of states, inputs and output gradients.
-  Packed<Real> A_T, A;
+  Packed<Real> A_T, A;  // of one part: A, or M
   MatrixView<const Real> A_view;
-  Packed<Scalar> Ctrl_T, Obs_T, Obs;
-  Packed<Scalar> Ctrl;  // for gradients with respect to inputs only
+  Packed<Real> U_T, U;  // of a tangent model only
+  MatrixView<const Real> U_view;
+  Packed<Scalar> Ctrl_T;
+  std::array<Band<Scalar>, 2> Obs_T, Obs;  // the second of a tangent model only
+  std::vector<Band<Scalar>> Direct_T;
+  Packed<Scalar> Ctrl;               // for gradients with respect to inputs only
+  std::vector<Band<Scalar>> Direct;  // likewise
   const Scalar* bias_s = nullptr;
   const Scalar* bias_o = nullptr;
+
+  // Where output m of step k stands in a row; m counts those of all parts.
+  Index output(Index k, Index m) const {
+    const Index n = outputs / (L * parts);
+    return (m / n * L + k) * n + m % n;
+  }
 };
 
-// Sums over rows that the gradients are made of. Null where not wanted.
+// Sums over rows that the gradients are made of. Null where not wanted. Of a tangent model, only those that
+// gradients at its point are made of are wanted: A and Obs have no block at the right of the first part's
+// states, and a plain model nothing that belongs to the direction (U and the like).
 template <typename Scalar>
 struct CoarseGradients {
   Scalar* A = nullptr;       // (h, h)
@@ -73,11 +90,15 @@ class Coarsening {
     requires std::same_as<Scalar, Real>;
   void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Rung>& rungs,
                     bool input_gradient);
+  void set_recurrence(MatrixView<const Real> A);
+  template <typename Source>
+  void set_observations(MatrixView<const Source> Obs);
+  void build_direct(const Scalar* W_qx, bool input_gradient);
   void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
   Workspace& workspace_;
   Shape shape_;
-  bool bias_, tangent_;
+  bool bias_;
   CoarseModel<Scalar, Real> model_;
   Lift<Real> lift_;
 };

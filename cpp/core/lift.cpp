@@ -114,35 +114,6 @@ const Real* transpose(Workspace& workspace, Index n, const Real* A) {
   return result;
 }
 
-// Of the outputs [o; o'] of L steps the rows [c | 0] and [c' | c], from the latter.
-template <typename Real>
-const Real* with_values(Workspace& workspace, Index L, Index q, Index h, const Real* tangents) {
-  auto* result = workspace.take<Real>(2 * L * q * h);
-  for (Index j = 0; j < L; ++j)
-    for (Index i = 0; i < q; ++i) {
-      const Real* row = tangents + (j * q + i) * h;
-      Real* value = result + (2 * j * q + i) * h;
-      std::copy(row + h / 2, row + h, value);
-      std::fill(value + h / 2, value + h, Real{0});
-      std::copy(row, row + h, value + q * h);
-    }
-  return result;
-}
-
-// The reverse: of gradients with respect to [c | 0] and [c' | c] those with respect to [c' | c].
-template <typename Real>
-Real* without_values(Workspace& workspace, Index L, Index q, Index h, const Real* gradients) {
-  auto* result = workspace.take<Real>(L * q * h);
-  for (Index j = 0; j < L; ++j)
-    for (Index i = 0; i < q; ++i) {
-      Real* row = result + (j * q + i) * h;
-      const Real* value = gradients + (2 * j * q + i) * h;
-      std::copy(value + q * h, value + q * h + h, row);
-      for (Index n = 0; n < h / 2; ++n) row[h / 2 + n] += value[n];
-    }
-  return result;
-}
-
 }  // namespace
 
 template <typename Real>
@@ -152,7 +123,8 @@ Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index
   const Index h = form.size, L = rungs.back().n;
   const Index rows = form.tangent ? q / 2 : q;  // of outputs that are not there twice
   auto* by_lag = workspace.take<Real>(L * inputs * h);
-  auto* by_step = workspace.take<Real>(L * rows * h);
+  auto* outputs = workspace.take<Real>(L * q * h);
+  Real* by_step = outputs + L * (q - rows) * h;
   auto* markov = workspace.take<Real>(q * L * inputs);
 
   const auto C_rows = products.by_step(C + (q - rows) * h, rows);
@@ -169,8 +141,12 @@ Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index
   }
   products.set(products.markov(markov, rows, L * inputs), C_rows,
                products.by_lag(by_lag, L * inputs).transposed());
-  const Real* outputs = form.tangent ? with_values(workspace, L, rows, h, by_step) : by_step;
-  return {form, inputs, q, L, std::move(rungs), by_lag, outputs, by_step, markov, C};
+  if (form.tangent)  // the rows [c | 0] of outputs, from those of their tangents
+    for (Index i = 0; i < L * rows; ++i) {
+      std::copy(by_step + i * h + h / 2, by_step + (i + 1) * h, outputs + i * h);
+      std::fill(outputs + i * h + h / 2, outputs + (i + 1) * h, Real{0});
+    }
+  return {form, inputs, q, L, std::move(rungs), by_lag, outputs, markov, C};
 }
 
 template <typename Real>
@@ -180,11 +156,14 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
   const Index h = lift.form.size, inputs = lift.inputs, lags = lift.steps * inputs;
   const Index q = lift.form.tangent ? lift.q / 2 : lift.q;
   const auto C_rows = products.by_step(lift.C + (lift.q - q) * h, q);
+  const Real* rows_by_step = lift.outputs_by_step + lift.steps * (lift.q - q) * h;
   Real* d_by_lag = d.inputs_by_lag;
   Real* d_by_step = d.outputs_by_step;
   if (lift.form.tangent) {
-    d_by_step = without_values(workspace, lift.steps, q, h, d.outputs_by_step);
-    // Both blocks M have their share.
+    // What is there twice has a share from both places.
+    d_by_step += lift.steps * q * h;
+    for (Index i = 0; i < lift.steps * q; ++i)
+      for (Index j = 0; j < h / 2; ++j) d_by_step[i * h + h / 2 + j] += d.outputs_by_step[i * h + j];
     for (Index i = 0; i < h / 2; ++i)
       for (Index j = 0; j < h / 2; ++j) d.power[i * h + j] += d.power[(h / 2 + i) * h + h / 2 + j];
     std::fill(d_C, d_C + lift.q * h, Real{0});
@@ -223,7 +202,7 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
             : products.add(d_factor, power.transposed(), next);
     }
     products.add(d_power, lag_high.transposed(), products.by_lag(lift.inputs_by_lag, more * inputs));
-    const auto step_low = products.by_step(lift.rows_by_step, more * q);
+    const auto step_low = products.by_step(rows_by_step, more * q);
     products.add(d_power, step_low.transposed(), step_high);
     products.add(products.by_lag_gradient(d_by_lag, more * inputs), lag_high, power);
     products.add(products.by_step_gradient(d_by_step, more * q), step_high, power_T);

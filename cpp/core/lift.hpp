@@ -28,8 +28,7 @@ struct Lift {
   Index steps = 1;                        // L
   std::vector<LiftRung<Real>> rungs;      // from W to W^L
   const Real* inputs_by_lag = nullptr;    // (L * inputs, h): row (k, i) is column i of W^k B
-  const Real* outputs_by_step = nullptr;  // (L * q, h): rows C W^(j+1), j = 0..L-1
-  const Real* rows_by_step = nullptr;     // the same, of outputs and tangents the tangents only
+  const Real* outputs_by_step = nullptr;  // (L * q, h): rows C W^(j+1), j = 0..L-1; all tangents last
   const Real* markov = nullptr;           // (q, L * inputs): column (k, i) is C W^k B, lag k, input i
   const Real* C = nullptr;                // (q, h)
 };

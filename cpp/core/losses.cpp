@@ -42,24 +42,28 @@ double cross_entropy(Index q, Scalar* o, Index label, double scale) {
   return std::log1p(rest) - behind;
 }
 
-// (o, o') <- scale * (l''(o) o', l'(o)); returns l'(o) . o'. With p = softmax(o) and m the largest output,
-// l'' o' = p (o' - sum_k p_k o'_k), where tangents are taken relative to o'_m: as above, a confident answer
-// keeps its digits.
+// (o, o') <- scale * (l''(o) o', l'(o)), o' being `tangent`; returns l'(o) . o'. With p = softmax(o) and m
+// the largest output, l'' o' = p (o' - sum_k p_k o'_k), where tangents are taken relative to o'_m: as above,
+// a confident answer keeps its digits.
 template <typename Scalar>
-double squared_tangent(Index q, Scalar* o, const Scalar* y, Scalar scale) {
-  double sum = 0;
-  for (Index i = 0; i < q; ++i) {
-    const Scalar r = o[i] - y[i], tangent = o[q + i];
-    sum += static_cast<double>(r) * static_cast<double>(tangent);
-    o[i] = scale * tangent;
-    o[q + i] = scale * r;
-  }
-  return sum;
+double squared_tangent(Index n, Scalar* o, Scalar* tangent, const Scalar* y, Scalar scale) {
+  constexpr Index width = 4;
+  double sums[width] = {};
+  const auto at = [&](Index i, double& sum) {
+    const Scalar r = o[i] - y[i], along = tangent[i];
+    sum += static_cast<double>(r) * static_cast<double>(along);
+    o[i] = scale * along;
+    tangent[i] = scale * r;
+  };
+  Index i = 0;
+  for (; i + width <= n; i += width)
+    for (Index k = 0; k < width; ++k) at(i + k, sums[k]);
+  for (; i < n; ++i) at(i, sums[0]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 template <typename Scalar>
-double cross_entropy_tangent(Index q, Scalar* o, Index label, double scale) {
-  Scalar* tangent = o + q;
+double cross_entropy_tangent(Index q, Scalar* o, Scalar* tangent, Index label, double scale) {
   const Index top = std::max_element(o, o + q) - o;
   const auto largest = static_cast<double>(o[top]), origin = static_cast<double>(tangent[top]);
   double rest = 0, mean = 0;
@@ -82,29 +86,38 @@ double cross_entropy_tangent(Index q, Scalar* o, Index label, double scale) {
   return mean - at_label;
 }
 
-// loss_rows for the tangent of a loss: `share` is that of l / per_step.
+// loss_rows for the tangent of a loss, of rows of o and then o': `share` is that of l / per_step.
 template <typename Scalar>
 double tangent_rows(const Problem<Scalar>& problem, const Window& window, Index L, Index from, Index to,
                     Scalar* rows, Index row_stride, double share) {
-  const Index both = problem.shape.q, q = both / 2;
+  const Index q = problem.shape.q / 2;
   double total = 0;
   for_rows(window, from, to, [&](const Segment& segment, Index j0, Index j1) {
     for (Index j = j0; j < j1; ++j) {
-      Scalar* row = rows + (segment.first_row + j) * row_stride;
+      Scalar* o = rows + (segment.first_row + j) * row_stride;
+      Scalar* tangent = o + L * q;
       const Index steps = j == 0 ? 0 : steps_in(segment, j, L);
-      std::fill(row + steps * both, row + L * both, Scalar{0});
+      std::fill(o + steps * q, o + L * q, Scalar{0});
+      std::fill(tangent + steps * q, tangent + L * q, Scalar{0});
       const Index t = segment.time + (j - 1) * L, b = segment.sequence;
-      for (Index i = 0; i < steps; ++i, row += both) {
+      if (steps > 0 && problem.y && problem.y.step == q && !problem.weights) {
+        const auto scale = static_cast<Scalar>(2 * share);
+        total += 2 * share * squared_tangent(steps * q, o, tangent, problem.y.at(t, b), scale);
+        continue;
+      }
+      for (Index i = 0; i < steps; ++i, o += q, tangent += q) {
         const double w = problem.weights ? static_cast<double>(*problem.weights.at(t + i, b)) : 1.0;
         const double scale = w * share;
-        if (w == 0)
-          std::fill(row, row + both, Scalar{0});
-        else if (problem.loss == Loss::cross_entropy)
-          total +=
-              scale * cross_entropy_tangent(q, row, static_cast<Index>(*problem.labels.at(t + i, b)), scale);
-        else
-          total +=
-              2 * scale * squared_tangent(q, row, problem.y.at(t + i, b), static_cast<Scalar>(2 * scale));
+        if (w == 0) {
+          std::fill(o, o + q, Scalar{0});
+          std::fill(tangent, tangent + q, Scalar{0});
+        } else if (problem.loss == Loss::cross_entropy) {
+          const auto label = static_cast<Index>(*problem.labels.at(t + i, b));
+          total += scale * cross_entropy_tangent(q, o, tangent, label, scale);
+        } else {
+          const Scalar* y = problem.y.at(t + i, b);
+          total += 2 * scale * squared_tangent(q, o, tangent, y, static_cast<Scalar>(2 * scale));
+        }
       }
     }
   });

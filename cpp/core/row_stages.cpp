@@ -15,6 +15,18 @@ void add_rows(Index rows, const Value* A, Index row, Index n, double* sum) {
     for (Index i = 0; i < n; ++i) sum[i] += static_cast<double>(A[r * row + i]);
 }
 
+// C = init + A B; bands of the same columns need C itself for init.
+template <typename Scalar, typename Bands>
+void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
+                    kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C) {
+  for (const Band<Scalar>& band : B) {
+    if (band.packed.data == nullptr) continue;
+    const Scalar* from = init.base != nullptr ? init.base + band.column : nullptr;
+    multiply<Scalar>(rows, {A.base + band.row, A.stride}, band.packed, {from, init.stride},
+                     {C.base + band.column, C.stride});
+  }
+}
+
 }  // namespace
 
 template <typename Scalar, typename State>
@@ -69,7 +81,7 @@ void RowStages<Scalar, State>::gather_inputs(Rows& rows, Index from, Index to) {
 
 template <typename Scalar, typename State>
 double RowStages<Scalar, State>::work_of_outputs() const {
-  return static_cast<double>(model_.outputs * (3 * h_ + (model_.direct.empty() ? 0 : 2 * model_.inputs)));
+  return static_cast<double>(model_.outputs * (3 * h_ + (model_.Direct_T.empty() ? 0 : 2 * model_.inputs)));
 }
 
 template <typename Scalar, typename State>
@@ -114,13 +126,10 @@ void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::evaluate(Rows& rows, Index from, Index to) {
   Scalar* o = rows.d + from * stride_.o;
-  multiply<Scalar>(to - from, {rows.s + (from + state_row()) * stride_.s, stride_.s}, model_.Obs_T,
-                   {model_.bias_o, 0}, {o, stride_.o});
-  for (const DirectBand<Scalar>& band : model_.direct) {
-    Scalar* part = o + band.first_output;
-    multiply<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, band.transposed, {part, stride_.o},
-                     {part, stride_.o});
-  }
+  multiply_bands<Scalar>(to - from, {rows.s + (from + state_row()) * stride_.s, stride_.s}, model_.Obs_T,
+                         {model_.bias_o, 0}, {o, stride_.o});
+  multiply_bands<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, model_.Direct_T, {o, stride_.o},
+                         {o, stride_.o});
 }
 
 template <typename Scalar, typename State>
@@ -147,16 +156,16 @@ void RowStages<Scalar, State>::send_back(Rows& rows, Index from, Index to, Index
   const Scalar* o = rows.d + from * stride_.o;
   const Scalar* x = rows.x + from * stride_.x;
   const Scalar* s = rows.s + (from + state_row()) * stride_.s;
-  multiply<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
-                   {rows.g + (from + state_row()) * stride_.s, stride_.s});
+  multiply_bands<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
+                         {rows.g + (from + state_row()) * stride_.s, stride_.s});
   // Inputs of the rows behind may be gathered by another thread at this moment.
   const bool shared = !rows.has_inputs && to < rows.window.rows;
   const CoarseGradients<Scalar> set = pass_->sums(split);
-  if (set.Obs != nullptr) add_outer(to - from, o, stride_.o, model_.outputs, s, stride_.s, h_, set.Obs, h_);
+  if (set.Obs != nullptr) add_sum(to - from, o, stride_.o, model_.outputs, s, set.Obs);
   if (set.Direct != nullptr)
-    for (const DirectBand<Scalar>& band : model_.direct)
-      add_outer(to - from, o + band.first_output, stride_.o, band.outputs, x, stride_.x, band.inputs,
-                set.Direct + band.first_output * model_.inputs, model_.inputs, shared);
+    for (const Band<Scalar>& band : model_.Direct_T)
+      add_outer(to - from, o + band.column, stride_.o, band.packed.columns, x, stride_.x, band.packed.depth,
+                set.Direct + band.column * model_.inputs, model_.inputs, shared);
   if (set.bias_o != nullptr) add_rows(to - from, o, stride_.o, model_.outputs, set.bias_o);
 }
 
@@ -210,15 +219,27 @@ void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
   });
 }
 
+// sum += left^T states, as far as it is wanted: of the first part's rows the first part's columns; of the
+// second part's all, or in a plain model those that belong to it.
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::add_sum(Index rows, const Scalar* left, Index left_stride, Index size,
+                                       const Scalar* states, Scalar* sum) const {
+  if (model_.parts == 1) return add_outer(rows, left, left_stride, size, states, stride_.s, h_, sum, h_);
+  const Index height = size / 2, part = model_.part, from = model_.lifted ? 0 : part;
+  add_outer(rows, left, left_stride, height, states, stride_.s, part, sum, h_);
+  add_outer(rows, left + height, left_stride, height, states + from, stride_.s, h_ - from,
+            sum + height * h_ + from, h_);
+}
+
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index split) {
   const CoarseGradients<Scalar> set = pass_->sums(split);
   const Scalar* g = rows.g + from * stride_.s;
   const Scalar* x = rows.x + from * stride_.x;
-  if (set.A != nullptr)
-    add_outer(to - from, g, stride_.s, h_, rows.s + (from - 1) * stride_.s, stride_.s, h_, set.A, h_);
+  if (set.A != nullptr) add_sum(to - from, g, stride_.s, h_, rows.s + (from - 1) * stride_.s, set.A);
   if (set.Ctrl_T != nullptr)
-    add_outer(to - from, x, stride_.x, model_.inputs, g, stride_.s, h_, set.Ctrl_T, h_);
+    add_outer(to - from, x, stride_.x, model_.inputs, g, stride_.s, model_.lifted ? h_ : model_.part,
+              set.Ctrl_T, h_);
   if (set.bias_s == nullptr) return;
   if constexpr (is_wide)
     add_rows(to - from, rows.wide + from * stride_.wide, stride_.wide, h_, set.bias_s);
@@ -230,9 +251,8 @@ template <typename Scalar, typename State>
 void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to) {
   const kernels::Rows<Scalar*> dx{rows.dx + from * stride_.x, stride_.x};
   multiply<Scalar>(to - from, {rows.g + from * stride_.s, stride_.s}, model_.Ctrl, {}, dx);
-  for (const DirectBand<Scalar>& band : model_.direct)
-    multiply<Scalar>(to - from, {rows.d + from * stride_.o + band.first_output, stride_.o}, band.straight,
-                     {dx.base, dx.stride}, dx);
+  multiply_bands<Scalar>(to - from, {rows.d + from * stride_.o, stride_.o}, model_.Direct,
+                         {dx.base, dx.stride}, dx);
   scatter(rows.window, model_.L, rows.dx, stride_.x, problem_.shape.d, from, to, gradients_.x);
 }
 

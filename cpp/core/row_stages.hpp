@@ -63,6 +63,8 @@ class RowStages {
   void evaluate(Rows& rows, Index from, Index to);
   void differentiate(Rows& rows, Index from, Index to, Index split);
   void send_back(Rows& rows, Index from, Index to, Index split);
+  void add_sum(Index rows, const Scalar* left, Index left_stride, Index size, const Scalar* states,
+               Scalar* sum) const;
   void add_sums(Rows& rows, Index from, Index to, Index split);
   void input_gradients(Rows& rows, Index from, Index to);
   void drop_last_states(Rows& rows);

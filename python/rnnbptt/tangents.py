@@ -22,7 +22,6 @@ References
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +120,7 @@ def jvp(
         zero = np.zeros((batch, h), params.dtype)
         point["h0"] = zero if dataset.start is None else dataset.start
         direction["h0"] = zero if d_start is None else d_start
-    both = doubled(point, direction, np.zeros((), params.dtype))
+    both = doubled(point, direction)
     if d_x is not None:
         shape = (dataset.steps, batch, params.shape[0])
         moved = _validate.like_sequence("d_x", d_x, params.dtype, shape, dataset.batched, dataset.batch_first)
@@ -156,16 +155,13 @@ def direction_of(name: str, given: object, params: Params) -> dict[str, FloatArr
     return parts
 
 
-def doubled(point: Parts, direction: Parts, zero: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the parameters, and h0 as (B, h), of the model of states and tangents, outputs o over o'.
-
-    The arrays may hold numbers of any kind: `zero` is what stands in the corners.
-    """
+def doubled(point: Parts, direction: Parts) -> dict[str, NDArray[Any]]:
+    """Return the parameters, and h0 as (B, h), of the model of states and tangents, outputs o over o'."""
     both = {}
     for name, part in point.items():
         moved = direction[name]
         if name in ("W_hh", "W_qh"):
-            both[name] = np.block([[part, np.broadcast_to(zero, part.shape)], [moved, part]])
+            both[name] = np.block([[part, np.zeros_like(part)], [moved, part]])
         else:
             both[name] = np.concatenate([part, moved], axis=-1 if name == "h0" else 0)
     return both
@@ -185,55 +181,27 @@ class HessianProduct:
         As `Dataset.targets` returns them.
     with_start : bool
         Whether vectors hold h0 behind the parameters.
+    **schedule : int
+        As `Dataset.pose` takes them.
     """
 
     def __init__(
-        self, params: Params, dataset: Dataset, loss: str, targets: NDArray[Any], with_start: bool
+        self,
+        params: Params,
+        dataset: Dataset,
+        loss: str,
+        targets: NDArray[Any],
+        with_start: bool,
+        **schedule: int,
     ) -> None:
-        shapes = {name: array.shape for name, array in params.items()}
-        if with_start:
-            shapes["h0"] = (dataset.batch, dataset.shape[1])
-        sizes = [math.prod(shape) for shape in shapes.values()]
-        n = sum(sizes)
-
-        def split(numbers: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
-            parts = np.split(numbers, np.cumsum(sizes)[:-1])
-            return {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
-
-        # Where every entry of the vector of the doubled model comes from in [theta, v, 0] ...
-        sources = doubled(split(np.arange(n)), split(np.arange(n, 2 * n)), np.array(2 * n))
-        self._from = np.concatenate([source.ravel() for source in sources.values()])
-        # ... and where its gradient holds the product: at what theta was put, v left alone.
-        places = np.flatnonzero(self._from < n)
-        order = places[np.argsort(self._from[places], kind="stable")]
-        first = np.searchsorted(self._from[order], np.arange(n))
-        repeats = np.bincount(self._from[places], minlength=n) == 2
-        self._first, self._second = order[first], order[first[repeats] + 1]
-        self._repeated = np.flatnonzero(repeats)
-
-        self._terms = ("b_h" in shapes, "b_q" in shapes, "W_qx" in shapes, with_start)
+        present = [name for name, _ in params.items()]
+        self._terms = ("b_h" in present, "b_q" in present, "W_qx" in present, with_start)
         d, h, q = dataset.shape
         start = None  # part of the vector
         if dataset.start is not None and not with_start:
             start = np.concatenate([dataset.start, np.zeros_like(dataset.start)], axis=-1)
-        self._problem = dataset.doubled((d, 2 * h, 2 * q), start).pose(loss, targets)
+        self._problem = dataset.doubled((d, 2 * h, 2 * q), start).pose(loss, targets, **schedule)
 
     def __call__(self, theta: FloatArray, v: FloatArray, threads: int) -> FloatArray:
         """Return the product of the Hessian at `theta` with `v`."""
-        with np.errstate(all="ignore"):
-            # The product is linear in v: scaled by a power of two to the size of theta, which is exact, v
-            # disturbs neither the schedule nor the range of numbers.
-            scale = _exponent(v) - _exponent(theta)
-            source = np.concatenate([theta, np.ldexp(v, -scale), np.zeros(1, theta.dtype)])
-            result = self._problem.flat(source[self._from], self._terms, threads)
-            assert result is not None
-            product = result[1][self._first]
-            product[self._repeated] += result[1][self._second]
-            answer: FloatArray = np.ldexp(product, scale)
-        return answer
-
-
-def _exponent(vector: FloatArray) -> int:
-    """Return the binary exponent of the largest entry; 0 where that is zero or not finite."""
-    largest = float(np.abs(vector).max())
-    return math.frexp(largest)[1] if math.isfinite(largest) else 0
+        return self._problem.hessian_product(theta, v, self._terms, threads)
