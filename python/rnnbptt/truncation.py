@@ -220,6 +220,8 @@ def backflow(truncate: Truncation | None, dataset: Dataset) -> Backflow:
     """Return what the extension is told of a truncation beforehand."""
     if isinstance(truncate, Chunked) and truncate.tau < dataset.steps:
         return Backflow(block=truncate.tau)
+    if isinstance(truncate, Sliding) and truncate.tau <= dataset.steps:
+        return Backflow(tau=truncate.tau)
     if isinstance(truncate, Randomized):
         return Backflow(factor=truncate.factor)
     return Backflow()
