@@ -48,6 +48,17 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   return result;
 }
 
+// Has a plan follow a schedule of shorter chunks, if their power is a rung of its ladder and exact.
+bool step_down(Plan& plan, const Schedule& schedule) {
+  auto& rungs = plan.ladder.rungs;
+  const auto rung =
+      std::find_if(rungs.begin(), rungs.end(), [&](const Rung& r) { return r.n == schedule.L; });
+  if (schedule.L == 1 || rung == rungs.end() || rung->low == nullptr) return false;
+  rungs.erase(rung + 1, rungs.end());
+  plan.schedule = schedule;
+  return true;
+}
+
 // W_hh and the squares of it that a lift has taken.
 template <typename Scalar>
 std::vector<Rung> known_squares(Workspace& workspace, const Params<const Scalar>& params, const Shape& s,
@@ -96,9 +107,11 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
                     known_squares(workspace, params, problem.shape, chosen.ladder), problem.tau, longest,
                     chosen.schedule.L, sizeof(Scalar) == sizeof(double));
     cut.block = sliding->block();
-    if (cut.block % chosen.schedule.L != 0)
-      chosen = plan_with_powers(run, workspace, params, cut, input_gradient,
-                                plan(cut, params.b_h != nullptr, input_gradient, schedule.choices));
+    if (cut.block % chosen.schedule.L != 0) {
+      const Schedule fitting = plan(cut, params.b_h != nullptr, input_gradient, schedule.choices);
+      if (!step_down(chosen, fitting))
+        chosen = plan_with_powers(run, workspace, params, cut, input_gradient, fitting);
+    }
     if (input_gradient && sliding->beyond())
       beyond = params_beyond(workspace, *sliding, params, problem.shape);
   }

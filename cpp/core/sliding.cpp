@@ -17,6 +17,8 @@ constexpr double forgets = 0.5;
 constexpr double cancels = 32;
 // Base-2 logarithm of the norm of a power that is below every rounding.
 constexpr double negligible_norm = -85;
+// So many times h doublings of the error of a plain square do no harm.
+constexpr double plain_squares = 4;
 
 int digits_of(Index n) { return static_cast<int>(std::bit_width(static_cast<std::size_t>(n))); }
 
@@ -34,29 +36,27 @@ SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vec
   squares_.emplace(run, workspace, h, squares, 0);
   beyond_ = tau < steps && !negligible();
   if (!beyond_) return;
-  const double lost = norm_of(tau);
-  if (lost <= forgets || !std::isfinite(lost)) return;
-  measure(lost, steps);
-  // What is taken away, beside what is left.
-  const double kept = amount(tau);
-  const auto ratio = [&](Index n) { return lost / kept * amount(n); };
-  Index low = steps;
+  lost_ = norm_of(tau);
+  if (lost_ <= forgets || !std::isfinite(lost_)) return;
+  measure(steps);
+  Index longest = steps;
   if (!(ratio(steps) <= cancels)) {
-    low = 1;
-    for (Index high = steps; high - low > 1;) {
-      const Index middle = low + (high - low) / 2;
-      (ratio(middle) <= cancels ? low : high) = middle;
+    longest = 1;
+    for (Index high = steps; high - longest > 1;) {
+      const Index middle = longest + (high - longest) / 2;
+      (ratio(middle) <= cancels ? longest : high) = middle;
     }
     // As short as holds a window in whole chunks; else a power of two, of which powers are at hand.
-    const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(low)));
+    const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(longest)));
     const Index unit = std::min(L, power_of_two), window = (tau + unit - 1) / unit * unit;
-    block_ = low = window <= low ? window : power_of_two;
+    block_ = longest = window <= longest ? window : power_of_two;
   }
   // Squaring doubles relative errors, of which those along the eigenvectors add up, one in h or so. So it is
   // the first squares that are to be exact.
-  const double weight = std::max(ratio(low), block_ > 0 ? 1.0 : 0.0);
-  const double squarings = std::log2(static_cast<double>(tau) * weight / static_cast<double>(h));
-  const auto needed = static_cast<int>(std::ceil(std::clamp(squarings, 0.0, 62.0)));
+  const double weight = std::max(ratio(longest), block_ > 0 ? 1.0 : 0.0);
+  const double harmless = plain_squares * static_cast<double>(h);
+  const double doublings = std::log2(static_cast<double>(tau) * weight / harmless);
+  const auto needed = static_cast<int>(std::ceil(std::clamp(doublings, 0.0, 62.0)));
   if (exact && needed >= static_cast<int>(squares.size())) {
     if (squares.back().low == nullptr) squares.resize(1);
     squares_.emplace(run, workspace, h, std::move(squares), needed);
@@ -76,20 +76,26 @@ bool SlidingWindows::negligible() {
   return false;
 }
 
-// Fills in nodes up to `steps`, or to the first square that forgets.
-void SlidingWindows::measure(double lost, Index steps) {
+// Fills in nodes up to `steps`, or to the first square that forgets, or to the first that cannot follow.
+void SlidingWindows::measure(Index steps) {
   nodes_ = {{0, 1, 0}};
   const auto add = [this](Index n, double norm) {
     const Node& last = nodes_.back();
     const double mean = n == 1 ? 1 : logarithmic_mean(last.norm, norm);
     nodes_.push_back({n, norm, last.amount + static_cast<double>(n - last.n) * mean});
   };
-  for (int k = 0; nodes_.back().n < steps && nodes_.back().norm > forgets; ++k) {
+  const auto decided = [&](const Node& last) {
+    return last.n >= steps || last.norm <= forgets || (last.n >= tau_ && ratio(last.n) > cancels);
+  };
+  for (int k = 0; !decided(nodes_.back()); ++k) {
     const Index n = Index{1} << k;
-    if (nodes_.back().n < tau_ && tau_ < n) add(tau_, lost);
-    add(n, n == tau_ ? lost : norm_of(n));
+    if (nodes_.back().n < tau_ && tau_ < n) add(tau_, lost_);
+    add(n, n == tau_ ? lost_ : norm_of(n));
   }
 }
+
+// What is taken away, beside what is left.
+double SlidingWindows::ratio(Index block) const { return lost_ / amount(tau_) * amount(block); }
 
 double SlidingWindows::amount(Index n) const {
   const auto next = std::lower_bound(nodes_.begin(), nodes_.end(), n,
@@ -132,12 +138,18 @@ void SlidingWindows::carry_over(Index rows, double* A, bool transposed) { apply(
 void SlidingWindows::apply(Index n, Index rows, double* A, bool transposed) {
   for (int k = 0; k < digits_of(n); ++k) {
     if ((n >> k & 1) == 0) continue;
-    const MatrixView<const double> power{(*squares_)[k], h_, h_, h_};
+    const MatrixView<const double> power{(*squares_)[k], h_, h_, h_}, given{A, rows, h_, h_};
     const Workspace::Mark mark = workspace_.mark();
     auto* product = workspace_.take<double>(rows * h_);
-    multiply_strided<double>(run_, workspace_, {A, rows, h_, h_}, transposed ? power.transposed() : power,
-                             nullptr, product);
-    std::copy(product, product + rows * h_, A);
+    if (transposed) {
+      // (W A^T)^T: the power is read along its rows.
+      multiply_strided<double>(run_, workspace_, power, given.transposed(), nullptr, product);
+      for (Index i = 0; i < rows; ++i)
+        for (Index j = 0; j < h_; ++j) A[i * h_ + j] = product[j * rows + i];
+    } else {
+      multiply_strided<double>(run_, workspace_, given, power, nullptr, product);
+      std::copy(product, product + rows * h_, A);
+    }
     workspace_.release_to(mark);
   }
 }

@@ -57,14 +57,16 @@ class SlidingWindows {
   bool negligible();
   double norm_of(Index n);
   void apply(Index n, Index rows, double* A, bool transposed);
-  void measure(double lost, Index steps);
+  void measure(Index steps);
   double amount(Index n) const;
+  double ratio(Index block) const;
 
   Run& run_;
   Workspace& workspace_;
   const Index h_, tau_;
   std::optional<Squarings> squares_;
   std::vector<Node> nodes_;
+  double lost_ = 0;  // the norm of W_hh^tau
   Index block_ = 0;
   bool beyond_ = true;
 };
