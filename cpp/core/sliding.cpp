@@ -15,6 +15,7 @@ namespace {
 constexpr double forgets = 0.5;
 // How much larger than a window may be what is taken away: so many roundings the difference may cost.
 constexpr double cancels = 32;
+constexpr double cancels_little = 8;
 // Base-2 logarithm of the norm of a power that is below every rounding.
 constexpr double negligible_norm = -85;
 // So many times h doublings of the error of a plain square do no harm.
@@ -46,18 +47,21 @@ SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vec
       const Index middle = longest + (high - longest) / 2;
       (ratio(middle) <= cancels ? longest : high) = middle;
     }
-    // As short as holds a window in whole chunks; else a power of two, of which powers are at hand.
-    const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(longest)));
-    const Index unit = std::min(L, power_of_two), window = (tau + unit - 1) / unit * unit;
-    block_ = longest = window <= longest ? window : power_of_two;
   }
+  // As short as holds a window in whole chunks; else a power of two, of which powers are at hand.
+  const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(longest)));
+  const Index unit = std::min(L, power_of_two), window = (tau + unit - 1) / unit * unit;
+  block_ = window <= longest ? window : power_of_two;
+  // What enters blocks is worth finding where it halves what is taken away.
+  const double all = ratio(steps);
+  if (all <= cancels_little || (longest == steps && all < 2 * ratio(block_))) block_ = 0;
   // Squaring doubles relative errors, of which those along the eigenvectors add up, one in h or so. So it is
   // the first squares that are to be exact.
-  const double weight = std::max(ratio(longest), block_ > 0 ? 1.0 : 0.0);
+  const double weight = block_ > 0 ? std::max(ratio(block_), 1.0) : all;
   const double harmless = plain_squares * static_cast<double>(h);
   const double doublings = std::log2(static_cast<double>(tau) * weight / harmless);
   const auto needed = static_cast<int>(std::ceil(std::clamp(doublings, 0.0, 62.0)));
-  if (exact && needed >= static_cast<int>(squares.size())) {
+  if (exact && needed > static_cast<int>(squares.size())) {
     if (squares.back().low == nullptr) squares.resize(1);
     squares_.emplace(run, workspace, h, std::move(squares), needed);
   }
