@@ -15,6 +15,7 @@ namespace {
 constexpr double forgets = 0.5;
 // How much larger than a window may be what is taken away: so many roundings the difference may cost.
 constexpr double cancels = 32;
+// Up to here it is not worth the time that finding what enters blocks takes.
 constexpr double cancels_little = 8;
 // Base-2 logarithm of the norm of a power that is below every rounding.
 constexpr double negligible_norm = -85;

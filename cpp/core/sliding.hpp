@@ -23,14 +23,14 @@ namespace rnnbptt {
 // of powers, never by data.
 class SlidingWindows {
  public:
-  // For sequences of up to `steps` steps, in chunks of L, a power of two. `squares` of W_hh are those that
-  // are known, W_hh itself at least; `exact` asks for powers right to the last bit where it counts.
+  // For sequences of up to `steps` steps, in chunks of L. `squares` of W_hh are those that are known, W_hh
+  // itself at least; `exact` asks for powers right to the last bit where it counts.
   SlidingWindows(Run& run, Workspace& workspace, Index h, std::vector<Rung> squares, Index tau, Index steps,
                  Index L, bool exact);
 
   Index tau() const { return tau_; }
 
-  // Steps of a block, a multiple of L or a power of two below it; 0 for whole sequences.
+  // Steps of a block, a multiple of L or a power of two; 0 for whole sequences.
   Index block() const { return block_; }
 
   // Whether W_hh^tau is anything but negligible: else there is nothing to take away.
