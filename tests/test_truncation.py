@@ -26,7 +26,13 @@ def same(truncate: Truncation) -> Truncation:
 
 
 def assert_exact(case: Case, truncate: Truncation, radius: float, **more: Any) -> None:
-    """Compare the engine with the oracle, by the tolerances of full gradients."""
+    """Compare the engine with the oracle."""
+    _, actual = case.engine(truncate=same(truncate), **more)
+    assert_right(actual, case, truncate, radius)
+
+
+def assert_right(actual: Gradients, case: Case, truncate: Truncation, radius: float) -> None:
+    """Compare gradients with the oracle's, by the tolerances of full gradients."""
 
     def oracle(case: Case) -> Gradients:
         arguments = case.params, case.x, case.y
@@ -34,7 +40,6 @@ def assert_exact(case: Case, truncate: Truncation, radius: float, **more: Any) -
 
     expected = oracle(case)
     _, sequential = case.solve(wrt=case.wrt, truncate=same(truncate))
-    _, actual = case.engine(truncate=same(truncate), **more)
     dtype = case.params.dtype
     bound = gradient_bound(dtype, case.params.shape[1], len(case.x), radius)
     assert [name for name, _ in actual.items()] == [name for name, _ in expected.items()]
@@ -170,6 +175,47 @@ def test_blocks_are_cut_on_every_schedule(lift: int, L: int, window: int) -> Non
     _, actual = dataset.gradients(problem, case.params, 2)
     assert problem.taken()["L"] == L
     assert_same(actual, expected, gradient_bound(np.float64, 5, 100, 0.9))
+
+
+@pytest.mark.parametrize("lift", [1, 2, 3, 4, 8, 0])
+@pytest.mark.parametrize(("window", "keep"), [(0, -1), (1, 1), (3, 1), (3, 0)])
+@pytest.mark.parametrize(
+    ("tau", "radius"),
+    [
+        (3, 0.5),  # whole sequences
+        (6, 1.0),  # blocks longer than a window
+        (12, 1.0),  # as long
+        (13, 1.4),  # shorter: a window is whole blocks and a rest
+        (64, 1.4),  # whole blocks alone
+    ],
+)
+def test_windows_slide_on_every_schedule(tau: int, radius: float, lift: int, window: int, keep: int) -> None:
+    rng = np.random.default_rng(19)
+    kind: Any = "orthogonal" if radius == 1 else "gaussian"
+    case = build(rng, np.float64, (100, 2, 2, 5, 2), radius=radius, kind=kind)
+    case.options["lengths"] = np.array([100, 90])
+    dataset = rnnbptt.dataset.Dataset(
+        case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt
+    )
+    back = rnnbptt.truncation.backflow(Sliding(tau), dataset)
+    problem = dataset.pose("mse", case.y, back, lift=lift, window=window, keep=keep, splits=2, piece=2)
+    assert_right(dataset.gradients(problem, case.params, 2)[1], case, Sliding(tau), radius)
+
+
+def test_nothing_is_taken_away_by_a_power_below_every_rounding() -> None:
+    case = build(np.random.default_rng(20), np.float64, (500, 1, 2, 6, 2), radius=0.5)
+    _, full = case.engine()
+    _, actual = case.engine(truncate=Sliding(400))
+    assert full.h0 is not None
+    assert actual.h0 is not None
+    assert relative_error(actual.h0, full.h0) <= FORMS
+    assert_identical(actual._replace(h0=None), full._replace(h0=None))
+
+
+def test_powers_of_an_orthogonal_matrix_of_some_size() -> None:
+    case = build(np.random.default_rng(21), np.float64, (300, 1, 2, 40, 2), radius=1, kind="orthogonal")
+    for tau in (2, 75, 250):
+        assert_exact(case, Sliding(tau), 1.0)
 
 
 def test_strongly_nonnormal_powers() -> None:

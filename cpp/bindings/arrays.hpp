@@ -94,15 +94,6 @@ Params<const Scalar> params(const py::tuple& arrays, const Shape& shape) {
   return {at(0, "W_hx"), at(1, "W_hh"), at(2, "W_qh"), at(3, "b_h"), at(4, "b_q"), at(5, "W_qx")};
 }
 
-// The same to be written to.
-template <typename Scalar>
-Params<Scalar> output_params(const py::tuple& arrays, const Shape& shape) {
-  if (arrays.size() != 6) misfit("params");
-  const auto sizes = sizes_of(shape);
-  const auto at = [&](std::size_t i, const char* name) { return output<Scalar>(arrays[i], name, sizes[i]); };
-  return {at(0, "W_hx"), at(1, "W_hh"), at(2, "W_qh"), at(3, "b_h"), at(4, "b_q"), at(5, "W_qx")};
-}
-
 // Only the main thread hears of signals, and only it can ask for the GIL without risk: in another one, asking
 // while the interpreter shuts down ends the thread on the spot.
 inline bool is_main_thread() {

@@ -37,9 +37,9 @@ class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               py::object d_hT, Index block, double flow, double weight_sum, Index lift, Index window,
-               Index splits, Index piece, int keep, double memory_limit, bool bias, const std::string& goal,
-               bool tangent)
+               py::object d_hT, Index block, double flow, Index tau, double weight_sum, Index lift,
+               Index window, Index splits, Index piece, int keep, double memory_limit, bool bias,
+               const std::string& goal, bool tangent)
       : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
@@ -55,17 +55,16 @@ class BoundProblem {
     problem_.d_hT = input<Scalar>(d_hT, "d_hT", s.B * s.h);
     problem_.block = block;
     problem_.flow = flow;
+    problem_.tau = tau;
     problem_.weight_sum = weight_sum;
     problem_.tangent = tangent;
     schedule_ = plan(problem_, bias, goal_of(goal), Choices{lift, window, splits, piece, keep, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
-  // d_h0, d_x and d_o unless they are None. With `shift` > 0 the gradients for d_o of that many steps later
-  // go to `shifted`, six parameters. Gradients are cut where `cuts`, (T, B), is not zero.
+  // d_h0, d_x and d_o unless they are None. Gradients are cut where `cuts`, (T, B), is not zero.
   py::tuple gradient(const py::tuple& weights, const py::tuple& wanted, const py::object& d_h0,
-                     const py::object& d_x, const py::object& d_o, Index shift, const py::tuple& shifted,
-                     const py::object& cuts, int threads) {
+                     const py::object& d_x, const py::object& d_o, const py::object& cuts, int threads) {
     const Shape& s = problem_.shape;
     const Params<const Scalar> from = params<Scalar>(weights, s);
     if (wanted.size() != 6) misfit("wanted");
@@ -86,12 +85,7 @@ class BoundProblem {
     }
     to.h0 = output<Scalar>(d_h0, "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(d_x, "d_x", s.T, s.B, s.d);
-    to.o = output_sequence<Scalar>(d_o, "d_o", s.T + shift, s.B, s.q);
-    to.shift = shift;
-    if (shift > 0) {
-      if (!to.o) misfit("d_o");
-      to.shifted = output_params<Scalar>(shifted, s);
-    }
+    to.o = output_sequence<Scalar>(d_o, "d_o", s.T, s.B, s.q);
     Problem<Scalar> problem = problem_;
     problem.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
     double loss = 0;
@@ -317,15 +311,15 @@ void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
       .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, py::object, Index, double, double, Index,
-                    Index, Index, Index, int, double, bool, const std::string&, bool>(),
+                    py::object, py::object, py::object, py::object, py::object, Index, double, Index, double,
+                    Index, Index, Index, Index, int, double, bool, const std::string&, bool>(),
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
-           py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"), py::arg("piece"),
-           py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("goal"), py::arg("tangent"))
+           py::arg("tau"), py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"),
+           py::arg("piece"), py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("goal"),
+           py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
-           py::arg("d_x"), py::arg("d_o"), py::arg("shift"), py::arg("shifted"), py::arg("cuts"),
-           py::arg("threads"))
+           py::arg("d_x"), py::arg("d_o"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
       .def("hessian_product", &Bound::hessian_product, py::arg("theta"), py::arg("v"), py::arg("terms"),
            py::arg("threads"))

@@ -52,7 +52,8 @@ void Chain<Scalar, State>::turn_back() {
     flow_ = pack<State>(workspace_, flow);
     if (parts_ > 1) flow_U_ = pack<State>(workspace_, scaled(model_.U_view, problem_.flow));
   }
-  if (jump_T_.data != nullptr) jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
+  if (jump_T_.data != nullptr && (problem_.block == 0 || problem_.block > schedule_.piece * model_.L))
+    jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
 }
 
 template <typename Scalar, typename State>
@@ -71,7 +72,7 @@ template <typename Scalar, typename State>
 void Chain<Scalar, State>::begin_states(Rows& rows) {
   stretches_.clear();
   for (const Segment& segment : rows.window.segments)
-    stretches_.push_back({segment.first_row, segment.steps, -1});
+    stretches_.push_back({segment.first_row, segment.steps});
   begin(rows, true);
   for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
     const Segment& segment = rows.window.segments[i];
@@ -98,10 +99,10 @@ const State* Chain<Scalar, State>::state(const Segment& segment, Index j) const 
 // --- their gradients
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::begin_adjoint(Rows& rows, const State* carry) {
+void Chain<Scalar, State>::begin_adjoint(Rows& rows, const Back& pass) {
   stretches_.clear();
-  for (const Segment& segment : rows.window.segments) add_stretches(rows, segment);
-  if (truncated())
+  for (const Segment& segment : rows.window.segments) add_stretches(rows, segment, pass.way);
+  if (truncated(pass.way))
     std::stable_sort(stretches_.begin(), stretches_.end(),
                      [](const Stretch& left, const Stretch& right) { return left.steps > right.steps; });
   begin(rows, false);
@@ -110,37 +111,49 @@ void Chain<Scalar, State>::begin_adjoint(Rows& rows, const State* carry) {
     const Scalar* own = rows.g + stretch.row * narrow_row_;
     State* start = base_ + stretch.row * row_;
     if constexpr (is_wide) std::copy(own, own + h_, start);
-    if (stretch.ends >= 0) {
-      const State* later = carry + stretch.ends * h_;
+    const auto add = [&](const State* later) {
       for (Index n = 0; n < h_; ++n) start[n] += later[n];
-    }
+    };
+    if (stretch.ends >= 0) add(pass.carry + stretch.ends * h_);
+    if (stretch.from_cut >= 0 && pass.way.entering != nullptr) add(pass.way.entering + stretch.from_cut * h_);
     set_start(static_cast<Index>(i), start);
   }
 }
 
 // The stretches of a segment that gradients flow through, the last one first.
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment) {
-  Index from = segment.first_row + segment.steps, ends = segment.sequence;
-  if (truncated())
+void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment, const Way<State>& way) {
+  Index from = segment.first_row + segment.steps, ends = segment.sequence, from_cut = -1;
+  if (truncated(way))
     for (Index j = segment.steps; j >= 1; --j) {
-      if (!problem_.cut(segment.time + (j - 1) * model_.L, segment.sequence)) continue;
+      const Index t = segment.time + (j - 1) * model_.L;
+      if (!problem_.cut(t, segment.sequence)) continue;
       const Index row = segment.first_row + j;
-      stretches_.push_back({from, from - row, ends});
+      const Index cut = problem_.block > 0 ? t / problem_.block * B_ + segment.sequence : -1;
+      stretches_.push_back({from, from - row, ends, from_cut, cut});
       from = row - 1;
       ends = -1;
+      from_cut = cut;
       // Outputs of a lifted step read the state before it.
       Scalar* before = rows.g + from * narrow_row_;
-      if (model_.lifted) std::fill(before, before + h_, Scalar{0});
+      if (!model_.lifted) continue;
+      if (way.past_first != nullptr) std::copy(before, before + h_, way.past_first + cut * h_);
+      std::fill(before, before + h_, Scalar{0});
     }
-  stretches_.push_back({from, from - segment.first_row, ends});
+  stretches_.push_back({from, from - segment.first_row, ends, from_cut, -1});
 }
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::end_adjoint(Rows& rows, State* carry) {
+void Chain<Scalar, State>::end_adjoint(Rows& rows, const Back& pass) {
+  if (pass.way.first != nullptr)
+    for (const Stretch& stretch : stretches_) {
+      if (stretch.to_cut < 0) continue;
+      const State* first = base_ + (stretch.row - stretch.steps) * row_;
+      std::copy(first, first + h_, pass.way.first + stretch.to_cut * h_);
+    }
   for (const Segment& segment : rows.window.segments) {
     State* first = base_ + segment.first_row * row_;
-    std::copy(first, first + h_, carry + segment.sequence * h_);
+    std::copy(first, first + h_, pass.carry + segment.sequence * h_);
     // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
     std::fill(first, first + h_, State{0});
     Scalar* g = rows.g + segment.first_row * narrow_row_;

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/pass.hpp"
 #include "core/scan.hpp"
 #include "core/windows.hpp"
 
@@ -18,6 +19,7 @@ template <typename Scalar, typename State>
 class Chain {
  public:
   using Rows = WindowRows<Scalar, State>;
+  using Back = Pass<Scalar, State>;
 
   Chain(Run& run, Workspace& workspace, const Problem<Scalar>& problem,
         const CoarseModel<Scalar, State>& model, const Windows<Scalar, State>& windows,
@@ -33,10 +35,10 @@ class Chain {
   // A segment's state after coarse step j of the window whose states have just run.
   const State* state(const Segment& segment, Index j) const;
 
-  // g_{c-1} += A^T g_c from the last coarse step to the start state. What arrives there is carried on to the
-  // window before: `carry` is dL/ds at the end of a window, (B, h), from all that follows.
-  void begin_adjoint(Rows& rows, const State* carry);
-  void end_adjoint(Rows& rows, State* carry);
+  // g_{c-1} += A^T g_c from the last coarse step to the start state. What arrives there the pass carries on
+  // to the window before.
+  void begin_adjoint(Rows& rows, const Back& pass);
+  void end_adjoint(Rows& rows, const Back& pass);
 
   // Runs what was begun, beside other stages.
   void run(Rows& rows, const Stage& beside = {}, const Stage& beside_too = {});
@@ -48,10 +50,14 @@ class Chain {
   struct Stretch {
     Index row, steps;
     Index ends = -1;  // the sequence whose gradients from later windows enter at `row`
+    // The cuts it lies between, as rows of the arrays of a Way, where blocks are cut.
+    Index from_cut = -1, to_cut = -1;
   };
 
-  bool truncated() const { return problem_.block > 0 || problem_.cuts != nullptr; }
-  void add_stretches(Rows& rows, const Segment& segment);
+  bool truncated(const Way<State>& way) const {
+    return (problem_.block > 0 && !way.whole) || problem_.cuts != nullptr;
+  }
+  void add_stretches(Rows& rows, const Segment& segment, const Way<State>& way);
   MatrixView<const State> scaled(MatrixView<const State> A, double factor);
 
   void begin(Rows& rows, bool forward);

@@ -6,6 +6,7 @@
 
 #include "core/powers.hpp"
 #include "core/recurrence.hpp"
+#include "core/sliding.hpp"
 #include "core/sweep.hpp"
 
 namespace rnnbptt {
@@ -48,6 +49,45 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   return result;
 }
 
+// Has a plan follow a schedule of shorter chunks, if their power is a rung of its ladder and exact.
+bool step_down(Plan& plan, const Schedule& schedule) {
+  auto& rungs = plan.ladder.rungs;
+  const auto rung =
+      std::find_if(rungs.begin(), rungs.end(), [&](const Rung& r) { return r.n == schedule.L; });
+  if (schedule.L == 1 || rung == rungs.end() || rung->low == nullptr) return false;
+  rungs.erase(rung + 1, rungs.end());
+  plan.schedule = schedule;
+  return true;
+}
+
+// W_hh and the squares of it that a lift has taken.
+template <typename Scalar>
+std::vector<Rung> known_squares(Workspace& workspace, const Params<const Scalar>& params, const Shape& s,
+                                const Ladder& ladder) {
+  std::vector<Rung> squares;
+  for (const Rung& rung : ladder.rungs)
+    if (rung.n == Index{1} << squares.size()) squares.push_back(rung);
+  if (!squares.empty()) return squares;
+  auto* W_hh = workspace.take<double>(s.h * s.h);
+  std::copy(params.W_hh, params.W_hh + s.h * s.h, W_hh);
+  return {{1, W_hh}};
+}
+
+// The model that takes gradients of inputs back behind a window, with the sign they have there:
+// -W_hx^T (W_hh^T)^tau g is what a network with -W_hh^tau W_hx in the place of W_hx gives.
+template <typename Scalar>
+Params<const Scalar> params_beyond(Workspace& workspace, SlidingWindows& sliding,
+                                   const Params<const Scalar>& params, const Shape& s) {
+  auto* columns = workspace.take<double>(s.d * s.h);
+  for (Index i = 0; i < s.h; ++i)
+    for (Index j = 0; j < s.d; ++j) columns[j * s.h + i] = static_cast<double>(params.W_hx[i * s.d + j]);
+  sliding.carry_over(s.d, columns, true);
+  auto* W_hx = workspace.take<Scalar>(s.h * s.d);
+  for (Index i = 0; i < s.h; ++i)
+    for (Index j = 0; j < s.d; ++j) W_hx[i * s.d + j] = static_cast<Scalar>(-columns[j * s.h + i]);
+  return {W_hx, params.W_hh, params.W_qh};
+}
+
 }  // namespace
 
 template <typename Scalar>
@@ -58,12 +98,32 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   Taken report;
   const auto input_gradient = static_cast<bool>(gradients.x);
   const Goal goal = input_gradient ? Goal::input_gradients : Goal::gradients;
-  const auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
+  auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
+  Problem<Scalar> cut = problem;
+  std::optional<SlidingWindows> sliding;
+  std::optional<Params<const Scalar>> beyond;
+  if (problem.tau > 0) {
+    Index longest = 0;
+    for (Index b = 0; b < problem.shape.B; ++b) longest = std::max(longest, problem.length(b));
+    sliding.emplace(run, workspace, problem.shape.h,
+                    known_squares(workspace, params, problem.shape, chosen.ladder), problem.tau, longest,
+                    chosen.schedule.L, sizeof(Scalar) == sizeof(double));
+    cut.block = sliding->block();
+    if (cut.block % chosen.schedule.L != 0) {
+      const Schedule fitting = plan(cut, params.b_h != nullptr, goal, schedule.choices);
+      if (!step_down(chosen, fitting)) chosen = plan_with_powers(run, workspace, params, cut, goal, fitting);
+    }
+    if (input_gradient && sliding->beyond())
+      beyond = params_beyond(workspace, *sliding, params, problem.shape);
+  }
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.ladder.rungs,
                                          input_gradient, problem.tangent);
-    Sweep<Scalar, State> sweep(run, workspace, problem, gradients, chosen.schedule, coarsening);
+    Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
+    std::optional<Coarsening<Scalar, State>> later;
+    if (beyond) later.emplace(run, workspace, problem.shape, *beyond, chosen.ladder.rungs, true, false);
+    if (sliding) sweep.slide(*sliding, later ? &later->model() : nullptr);
     report = {chosen.schedule, coarsening.model().L, sweep.windows()};
     return sweep.differentiate();
   };

@@ -5,6 +5,16 @@
 #include <cstdint>
 
 namespace rnnbptt {
+
+double frobenius(Index n, const double* A) {
+  double sums[8] = {};  // side by side, not one waiting for the other
+  Index i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (Index j = 0; j < 8; ++j) sums[j] += A[i + j] * A[i + j];
+  for (; i < n; ++i) sums[0] += A[i] * A[i];
+  return std::sqrt(((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
+}
+
 namespace {
 
 // Largest Frobenius norm of a power the engine carries on with. A power of norm g turns a rounding error eps
@@ -16,15 +26,6 @@ constexpr double forgetting_rate = 0.75;
 // Squares may lose this factor beyond what those of a matrix with orthogonal columns lose, and still be exact
 // enough to be used in the precision of the states.
 constexpr double largest_cancellation = 4;
-
-double frobenius(Index n, const double* A) {
-  double sums[8] = {};  // side by side, not one waiting for the other
-  Index i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (Index j = 0; j < 8; ++j) sums[j] += A[i + j] * A[i + j];
-  for (; i < n; ++i) sums[0] += A[i] * A[i];
-  return std::sqrt(((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
-}
 
 // A matrix as the unevaluated sum of two; `low` may be null for zero.
 struct Sum {
@@ -196,11 +197,21 @@ void multiply_squares(Run& run, Workspace& workspace, Square form, const Real* A
 Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
   const std::vector<Step> steps = steps_as_needed(run, workspace, form, W, n, exact);
   Ladder result;
-  for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high});
+  for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high, step.power.low});
   if (!exact)
     result.forgetting = growth_rate(run, workspace, form, steps.back().power.high) <= forgetting_rate &&
                         well_conditioned(form.size, steps);
   return result;
+}
+
+const double* Squarings::operator[](int k) {
+  for (int next = static_cast<int>(squares_.size()); next <= k; ++next) {
+    const Sum P{squares_.back().power, squares_.back().low};
+    const Sum square = next <= exact_ ? multiply_exact(run_, workspace_, {h_}, P, P)
+                                      : multiply_plain(run_, workspace_, {h_}, P, P);
+    squares_.push_back({Index{1} << next, square.high, square.low});
+  }
+  return squares_[static_cast<std::size_t>(k)].power;
 }
 
 const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {

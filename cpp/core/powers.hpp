@@ -7,6 +7,7 @@
 // steps.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "core/products.hpp"
@@ -28,6 +29,7 @@ void multiply_squares(Run& run, Workspace& workspace, Square form, const Real* A
 struct Rung {
   Index n = 1;
   const double* power = nullptr;  // W^n, (h, h)
+  const double* low = nullptr;    // what rounding took off it where it is exact, else null
 };
 
 // The powers on the way from W to W^n: after W^k comes W^2k, or W^(k+1) where a binary digit of n is left to
@@ -44,7 +46,28 @@ struct Ladder {
 // overflows. `exact` asks for powers right to the last bit where they do not decay by themselves.
 Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
 
-// W^n for n >= 1, or null where the powers on the way end early.
+// W^(2^k) for k = 0, 1, ..., squared when asked for, whatever their norms.
+class Squarings {
+ public:
+  // `known` are the first of them, W at least. Those up to `exact` that are not known will be right to the
+  // last bit.
+  Squarings(Run& run, Workspace& workspace, Index h, std::vector<Rung> known, int exact)
+      : run_(run), workspace_(workspace), h_(h), exact_(exact), squares_(std::move(known)) {}
+
+  const double* operator[](int k);
+
+ private:
+  Run& run_;
+  Workspace& workspace_;
+  const Index h_;
+  const int exact_;
+  std::vector<Rung> squares_;
+};
+
+// sqrt(sum of squares) of n numbers.
+double frobenius(Index n, const double* A);
+
+// W^n for n >= 1, or null where the squares on the way end early.
 const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);
 
 }  // namespace rnnbptt

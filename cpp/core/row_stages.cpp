@@ -119,6 +119,7 @@ void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
     if (first == 0) std::fill(rows.d, rows.d + stride_.o, Scalar{0});
     if (from == to) return;
     differentiate(rows, from, to, split);
+    if (pass_->way.every > 0) keep_first(rows, from, to);
     send_back(rows, from, to, split);
   });
 }
@@ -135,10 +136,8 @@ void RowStages<Scalar, State>::evaluate(Rows& rows, Index from, Index to) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, Index split) {
   const Index L = model_.L, q = problem_.shape.q;
-  if (pass_->shift > 0) {
-    // An earlier pass has left d_o there.
-    const SequenceView<Scalar>& o = gradients_.o;
-    const SequenceView<const Scalar> later{o.at(pass_->shift, 0), o.step, o.sequence};
+  if (pass_->way.again) {
+    const SequenceView<const Scalar> later{held_.at(pass_->way.shift, 0), held_.step, held_.sequence};
     return gather(rows.window, L, later, q, from, to, rows.d, stride_.o);
   }
   if (problem_.loss == Loss::given) {
@@ -149,6 +148,20 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, I
                                 targets_ + split * block_ * stride_.o);
   }
   if (gradients_.o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, gradients_.o);
+  if (held_) scatter(rows.window, L, rows.d, stride_.o, q, from, to, held_);
+}
+
+// What steps behind the first ones of a block ask of the states does not count in this pass.
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::keep_first(Rows& rows, Index from, Index to) {
+  const Index L = model_.L, q = problem_.shape.q;
+  for_rows(rows.window, from, to, [&](const Segment& segment, Index j0, Index j1) {
+    for (Index j = std::max<Index>(j0, 1); j < j1; ++j) {
+      const Index t = (segment.time + (j - 1) * L) % pass_->way.every;
+      Scalar* row = rows.d + (segment.first_row + j) * stride_.o;
+      std::fill(row + std::clamp<Index>(pass_->way.kept - t, 0, L) * q, row + L * q, Scalar{0});
+    }
+  });
 }
 
 template <typename Scalar, typename State>
@@ -215,7 +228,7 @@ template <typename Scalar, typename State>
 void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
   for_blocks(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
     add_sums(rows, std::max<Index>(first, 1), to, split);
-    if (gradients_.x && pass_->shift == 0) input_gradients(rows, first, to);
+    if (gradients_.x && (pass_->way.shift == 0 || later_ != nullptr)) input_gradients(rows, first, to);
   });
 }
 
@@ -250,8 +263,16 @@ void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index 
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to) {
   const kernels::Rows<Scalar*> dx{rows.dx + from * stride_.x, stride_.x};
-  multiply<Scalar>(to - from, {rows.g + from * stride_.s, stride_.s}, model_.Ctrl, {}, dx);
-  multiply_bands<Scalar>(to - from, {rows.d + from * stride_.o, stride_.o}, model_.Direct,
+  const bool add = pass_->way.shift > 0;
+  const CoarseModel<Scalar, State>& model = add ? *later_ : model_;
+  kernels::Rows<const Scalar*> so_far;
+  if (add) {
+    const SequenceView<const Scalar> x{gradients_.x.data, gradients_.x.step, gradients_.x.sequence};
+    gather(rows.window, model.L, x, problem_.shape.d, from, to, rows.dx, stride_.x);
+    so_far = {dx.base, dx.stride};
+  }
+  multiply<Scalar>(to - from, {rows.g + from * stride_.s, stride_.s}, model.Ctrl, so_far, dx);
+  multiply_bands<Scalar>(to - from, {rows.d + from * stride_.o, stride_.o}, model.Direct,
                          {dx.base, dx.stride}, dx);
   scatter(rows.window, model_.L, rows.dx, stride_.x, problem_.shape.d, from, to, gradients_.x);
 }

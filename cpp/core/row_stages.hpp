@@ -31,6 +31,13 @@ class RowStages {
   void turn_back(Workspace& workspace);
   void begin(const Back& pass) { pass_ = &pass; }
 
+  // Has d_o kept in an array for later passes. Gradients of inputs by a pass for d_o of later steps are those
+  // of another model, and added to the others.
+  void hold(SequenceView<Scalar> d_o, const CoarseModel<Scalar, State>* later) {
+    held_ = d_o;
+    later_ = later;
+  }
+
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
 
@@ -62,6 +69,7 @@ class RowStages {
   void gather_inputs(Rows& rows, Index from, Index to);
   void evaluate(Rows& rows, Index from, Index to);
   void differentiate(Rows& rows, Index from, Index to, Index split);
+  void keep_first(Rows& rows, Index from, Index to);
   void send_back(Rows& rows, Index from, Index to, Index split);
   void add_sum(Index rows, const Scalar* left, Index left_stride, Index size, const Scalar* states,
                Scalar* sum) const;
@@ -83,6 +91,8 @@ class RowStages {
   const typename Windows<Scalar, State>::Strides stride_;
   const Index block_, splits_, h_;
   const Back* pass_ = nullptr;
+  SequenceView<Scalar> held_;
+  const CoarseModel<Scalar, State>* later_ = nullptr;
   double* losses_ = nullptr;   // (splits,)
   Scalar* targets_ = nullptr;  // (splits, block_) rows
 };

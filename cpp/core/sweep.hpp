@@ -9,6 +9,7 @@
 
 #include "core/chain.hpp"
 #include "core/row_stages.hpp"
+#include "core/sliding.hpp"
 
 namespace rnnbptt {
 
@@ -17,6 +18,13 @@ class Sweep {
  public:
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
         const Schedule& schedule, Coarsening<Scalar, State>& coarsening);
+
+  // Has differentiate() take windows of some steps; the model is the one that takes gradients of inputs
+  // beyond them, or null.
+  void slide(SlidingWindows& sliding, const CoarseModel<Scalar, State>* beyond) {
+    sliding_ = &sliding;
+    beyond_ = beyond;
+  }
 
   Index windows() const { return windows_.count(); }
 
@@ -37,7 +45,13 @@ class Sweep {
 
   void forward(Chain<Scalar, State>& chain);
   std::optional<double> backward(Chain<Scalar, State>& chain, Back& pass);
-  Back pass_for(const Params<Scalar>& wanted, Index shift);
+  Back pass_for(const Params<Scalar>& wanted, const Way<State>& way);
+
+  // Windows of tau steps.
+  void hold_outputs();
+  double find_entering(Chain<Scalar, State>& chain, Way<State>& way);
+  void take_away_beyond(Chain<Scalar, State>& chain);
+  void window_of_start(Chain<Scalar, State>& chain);
   void clear_behind_ends(SequenceView<Scalar> sequence, Index size) const;
 
   Run& run_;
@@ -49,6 +63,8 @@ class Sweep {
   const CoarseModel<Scalar, State>& model_;
   Windows<Scalar, State> windows_;
   RowStages<Scalar, State> stages_;
+  SlidingWindows* sliding_ = nullptr;
+  const CoarseModel<Scalar, State>* beyond_ = nullptr;
   const bool keep_;    // whether the states of all windows are
   Index stated_ = -1;  // the window whose states are held, where they are not all
 };

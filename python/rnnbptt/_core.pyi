@@ -25,6 +25,7 @@ class Problem:
         d_hT: _Array | None,
         block: int,
         flow: float,
+        tau: int,
         weight_sum: float,
         lift: int,
         window: int,
@@ -43,8 +44,6 @@ class Problem:
         d_h0: _Array | None,
         d_x: _Array | None,
         d_o: _Array | None,
-        shift: int,
-        shifted: _Arrays,
         cuts: _Array | None,
         threads: int,
     ) -> tuple[float, _Arrays]: ...

@@ -39,6 +39,8 @@ class Backflow(NamedTuple):
     """Nothing flows from steps block, 2 block, ... (counted from zero) to the state before; 0 for none."""
     factor: float = 1.0
     """What does flow is multiplied by this."""
+    tau: int = 0
+    """Each loss looks back at this many states; 0 for all."""
 
 
 _WHOLE = Backflow()
@@ -150,6 +152,7 @@ class Dataset:
             d_hT=back.d_hT,
             block=back.block,
             flow=back.factor,
+            tau=back.tau,
             weight_sum=self._weight_sum(),
             bias="b_h" in self.terms,
             goal=goal,
@@ -171,24 +174,19 @@ class Dataset:
         params: Params,
         threads: int,
         d_o: FloatArray | None = None,
-        shifted: tuple[FloatArray | None, ...] = (),
         cuts: NDArray[np.bool_] | None = None,
     ) -> tuple[float, Gradients]:
         """Compute the loss and the gradients that `wrt` names, in new arrays.
 
-        dL/do goes to `d_o`, (T, B, q), where given. Where `d_o` has more steps, which are zero, `shifted` are
-        six arrays, or None, for the gradients of the parameters if d_o came so many steps earlier. Nothing
-        flows back from a step to the state before it where `cuts`, (T, B), says so.
+        dL/do goes to `d_o`, (T, B, q), where given. Nothing flows back from a step to the state before it
+        where `cuts`, (T, B), says so.
         """
         mask = None if cuts is None else cuts.view(np.uint8)
-        shift = len(d_o) - self.steps if d_o is not None else 0
         d, h, _ = self.shape
         d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
         d_x = self.result("d_x", d) if "x" in self.wrt else None
         time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
-        loss, results = problem.gradient(
-            params._arrays, self._wanted, d_h0, time_major, d_o, shift, shifted, mask, threads
-        )
+        loss, results = problem.gradient(params._arrays, self._wanted, d_h0, time_major, d_o, mask, threads)
         return loss, Gradients._make((*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x))
 
     def result(

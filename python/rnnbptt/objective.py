@@ -136,7 +136,7 @@ class Objective(Curvature):
         if like is not None:
             dataset, problem = self._bind(checked(like))
             self._layout = Layout(like, dataset)
-            alone = not isinstance(truncate, Sliding | Randomized)
+            alone = not isinstance(truncate, Randomized)
             if problem is not None and alone and not self._layout.holes:
                 # The extension serves flat() alone.
                 self._flat = (problem, self._layout.terms)
@@ -183,7 +183,7 @@ class Objective(Curvature):
             if result is not None:
                 return result
         layout, vector, dataset, problem = self._at(theta)
-        if problem is None or isinstance(self._truncate, Sliding | Randomized):
+        if problem is None or isinstance(self._truncate, Randomized):
             params, h0 = layout.unpack(vector)
             if problem is None:
                 loss, gradients = self._with_callers_loss(params, h0, dataset)

@@ -50,11 +50,14 @@ class Sliding:
 
     Notes
     -----
-    A window of fixed length is the difference of two full gradients, ``g_t - (W_hh^T)^tau g_{t+tau}``, at the
-    price of less than two gradients whatever `tau`. Where powers of ``W_hh`` grow or stay, that difference
-    would cancel; it is then taken within short blocks of time, to which the rest of each window is added as
-    a gradient by their last state. That takes memory for all states, whatever `memory_limit`, and the time
-    of five to twelve gradients; of many tens where a long window meets a spectral radius above one.
+    A window of fixed length is the difference of two full gradients, ``g_t - (W_hh^T)^tau g_{t+tau}``, with
+    one forward pass for both; where ``W_hh^tau`` is below every rounding, there is nothing to take away.
+    Where powers of ``W_hh`` grow or stay, that difference would cancel; it is then taken within blocks of
+    time, each of which the rest of its windows enters as a gradient by its last state. All in all it takes
+    about the time of two gradients, whatever `tau` and ``W_hh``; of two and a half where long windows meet a
+    spectral radius above one. Memory beyond that of a full gradient is dL/do for up to twice all steps, and
+    some eight states per block and sequence; a block has at least as many steps as a window, except where
+    that would cancel.
 
     Examples
     --------
@@ -220,6 +223,8 @@ def backflow(truncate: Truncation | None, dataset: Dataset) -> Backflow:
     """Return what the extension is told of a truncation beforehand."""
     if isinstance(truncate, Chunked) and truncate.tau < dataset.steps:
         return Backflow(block=truncate.tau)
+    if isinstance(truncate, Sliding) and truncate.tau <= dataset.steps:
+        return Backflow(tau=truncate.tau)
     if isinstance(truncate, Randomized):
         return Backflow(factor=truncate.factor)
     return Backflow()

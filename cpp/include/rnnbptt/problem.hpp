@@ -74,6 +74,7 @@ struct Problem {
   Index block = 0;                     // cut at steps block, 2 block, ... (zero-based), or 0 for never
   const std::uint8_t* cuts = nullptr;  // (T, B): 1 where cut, or null
   double flow = 1;                     // what does flow is multiplied by this; not 1 where there are cuts
+  Index tau = 0;                       // or each loss looks back at so many states, 0 for all
 
   bool cut(Index t, Index b) const {
     return (block > 0 && t > 0 && t % block == 0) || (cuts != nullptr && cuts[t * shape.B + b] != 0);
@@ -93,11 +94,6 @@ struct Gradients {
   Scalar* h0 = nullptr;    // (B, h)
   SequenceView<Scalar> x;  // (T, B, d)
   SequenceView<Scalar> o;  // (T, B, q)
-
-  // The same for the same states, had d_o come `shift` steps earlier: read from `o`, which then has `shift`
-  // more steps, and all of which is zero before the call.
-  Index shift = 0;
-  Params<Scalar> shifted;
 };
 
 }  // namespace rnnbptt
