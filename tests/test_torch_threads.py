@@ -77,7 +77,12 @@ def test_the_same_bits_whoever_works(team: int, num_threads: int, monkeypatch: p
 def test_small_calls_borrow_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     asked: list[int] = []
-    monkeypatch.setattr(_core, "set_openmp_team", lambda n: asked.append(n) or 0)
+
+    def watched(threads: int) -> int:
+        asked.append(threads)
+        return 0
+
+    monkeypatch.setattr(_core, "set_openmp_team", watched)
     model, x = network()
     step(model, x[:10, :1])
     assert asked == []
