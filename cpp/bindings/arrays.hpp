@@ -15,6 +15,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings/openmp.hpp"
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
 
@@ -118,7 +119,7 @@ void without_gil(int threads, const Work& work) {
   std::exception_ptr error;
   PyThreadState* state = PyEval_SaveThread();
   try {
-    work(run);
+    with_openmp_team(run, [&] { work(run); });
   } catch (...) {
     error = std::current_exception();
   }

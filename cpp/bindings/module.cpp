@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <stdexcept>
 
+#include "bindings/openmp.hpp"
 #include "bindings/workspaces.hpp"
 #include "kernels/table.hpp"
 #include "rnnbptt/runtime.hpp"
@@ -14,6 +15,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   try {
     rnnbptt::kernels::table();
     rnnbptt::prepare_threads();
+    rnnbptt::bindings::prepare_openmp();
     rnnbptt::bindings::BorrowedWorkspace().get();
   } catch (const std::runtime_error& error) {
     throw py::import_error(error.what());
@@ -34,6 +36,7 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
   rnnbptt::bindings::register_xla(module);
   module.def("get_num_threads", &rnnbptt::default_threads);
   module.def("set_num_threads", &rnnbptt::set_default_threads, py::arg("threads"));
+  module.def("set_openmp_team", &rnnbptt::bindings::set_openmp_team, py::arg("threads"));
   module.def("build", [] {
     py::list isas;
     for (const char* const* name = rnnbptt::kernels::supported_isas(); *name != nullptr; ++name)

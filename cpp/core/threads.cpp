@@ -83,15 +83,35 @@ struct Job {
   }
 };
 
+}  // namespace
+
 // Workers that sleep between jobs. One job at a time; whoever finds the pool busy works alone.
 class Pool {
  public:
+  // Starts workers as jobs ask for them.
+  Pool() = default;
+
+  // Has those that call serve(), and no others.
+  explicit Pool(int lent) : grows_(false) {
+    for (int i = 0; i < lent; ++i) workers_.push_back(std::make_unique<Worker>());
+  }
+
+  void serve(int number) { loop(*workers_[static_cast<std::size_t>(number - 1)], number); }
+
+  void close() noexcept {
+    closed_.store(true, std::memory_order_release);
+    for (const auto& worker : workers_) {
+      worker->posted.fetch_add(1, std::memory_order_release);
+      worker->posted.notify_one();
+    }
+  }
+
   bool run(Job& job, int threads) {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     const auto helpers = static_cast<std::size_t>(threads - 1);
     try {
-      while (workers_.size() < helpers) {
+      while (grows_ && workers_.size() < helpers) {
         workers_.push_back(std::make_unique<Worker>());
         start(*workers_.back(), static_cast<int>(workers_.size()));
       }
@@ -123,12 +143,12 @@ class Pool {
   };
 
   // Signals are for the threads that Python knows.
-  static void start(Worker& worker, int number) {
+  void start(Worker& worker, int number) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      std::thread([&worker, number] { loop(worker, number); }).detach();
+      std::thread([this, &worker, number] { loop(worker, number); }).detach();
     } catch (...) {
       pthread_sigmask(SIG_SETMASK, &before, nullptr);
       throw;
@@ -146,19 +166,23 @@ class Pool {
     }
   }
 
-  static void loop(Worker& worker, int number) {
-    for (unsigned seen = 0;;) {
+  void loop(Worker& worker, int number) const {
+    for (unsigned seen = 0; !closed_.load(std::memory_order_acquire);) {
       seen = wait_for_change(worker.posted, seen);
       Job* job = worker.job.exchange(nullptr, std::memory_order_acq_rel);
-      if (job == nullptr) continue;  // taken back
+      if (job == nullptr) continue;  // taken back, or closed
       job->work(number);
       job->working.fetch_sub(1, std::memory_order_acq_rel);  // the job may be gone from here on
     }
   }
 
+  const bool grows_ = true;
+  std::atomic<bool> closed_{false};
   std::mutex busy_;
   std::vector<std::unique_ptr<Worker>> workers_;
 };
+
+namespace {
 
 // Never destroyed: detached workers may outlive every static object.
 std::atomic<Pool*> shared_pool{nullptr};
@@ -211,7 +235,8 @@ void parallel(Run& run, Index tasks, double work, const std::function<void(Index
     job.run = &run;
     job.tasks = tasks;
     job.work_per_task = work;
-    if (pool().run(job, threads)) {
+    Pool& workers = run.lent != nullptr ? *run.lent->pool_ : pool();
+    if (workers.run(job, threads)) {
       if (job.error) std::rethrow_exception(job.error);
       return;
     }
@@ -237,6 +262,11 @@ void parallel(Run& run, std::initializer_list<Stage> stages) {
     }
   });
 }
+
+LentThreads::LentThreads(int count) : pool_(std::make_unique<Pool>(count)) {}
+LentThreads::~LentThreads() = default;
+void LentThreads::serve() noexcept { pool_->serve(arrived_.fetch_add(1, std::memory_order_relaxed) + 1); }
+void LentThreads::give_back() noexcept { pool_->close(); }
 
 void prepare_threads() {
   pool();

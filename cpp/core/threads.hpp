@@ -1,13 +1,17 @@
 // Tasks over threads.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <initializer_list>
+#include <memory>
 
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
 
 namespace rnnbptt {
+
+class Pool;
 
 // Runs task(i, worker) for 0 <= i < tasks on up to run.threads threads, the calling one (worker 0) among
 // them, and returns when all are done. `work` is the number of multiply-adds of one task, roughly. The first
@@ -24,5 +28,26 @@ struct Stage {
 
 // Runs stages side by side; their tasks must not depend on one another.
 void parallel(Run& run, std::initializer_list<Stage> stages);
+
+// Threads of somebody else that work for a call, in place of this library's own. They spin and sleep between
+// the phases of the call as those do.
+class LentThreads {
+ public:
+  explicit LentThreads(int count);
+  ~LentThreads();
+  LentThreads(const LentThreads&) = delete;
+  LentThreads& operator=(const LentThreads&) = delete;
+
+  // To be called on each of them, `count` times in all; returns when they are given back. Whoever comes late
+  // is not waited for, and some may never come.
+  void serve() noexcept;
+  // On the calling thread, between the beginning and the end of the call.
+  void give_back() noexcept;
+
+ private:
+  friend void parallel(Run&, Index, double, const std::function<void(Index, int)>&);
+  std::unique_ptr<Pool> pool_;
+  std::atomic<int> arrived_{0};
+};
 
 }  // namespace rnnbptt

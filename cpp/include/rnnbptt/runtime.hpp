@@ -21,6 +21,8 @@ struct OutOfMemory : std::exception {
   const char* what() const noexcept override { return "out of memory"; }
 };
 
+class LentThreads;
+
 // One call of the engine: how many threads it may use, and how it learns that it should stop.
 class Run {
  public:
@@ -28,6 +30,8 @@ class Run {
   Run(int threads, std::function<bool()> poll) : threads(threads), poll_(std::move(poll)) {}
 
   const int threads;
+  // Where others than this library's own threads are to help; see core/threads.hpp.
+  LentThreads* lent = nullptr;
 
   // To be called before each piece of `work` multiply-adds; throws Interrupted. `worker` 0 is the calling
   // thread, the only one that looks at the clock, and that only when enough work has passed to make it worth

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import bridge
+from .. import _core, bridge
 from ..bridge import NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     Tensors = tuple[torch.Tensor | None, ...]
 
@@ -63,16 +63,37 @@ def _arrays(tensors: Tensors) -> list[Any]:
         ) from error
 
 
+def _with_team(function: Callable[..., Any], point: list[Any], *args: Any) -> Any:
+    """Call the engine, a large call with the help of the threads that PyTorch uses for its own loops.
+
+    They go on spinning for milliseconds after each loop, in which the engine's own threads would have to
+    share the cores with them.
+    """
+    W_hx, W_hh, W_qh, x = point[0], point[1], point[2], point[7]
+    work = x.shape[0] * x.shape[1] * (W_hx.size + W_hh.size + W_qh.size)
+    if work < _WORTH_A_TEAM:
+        return function(point, *args)
+    before = _core.set_openmp_team(torch.get_num_threads())
+    try:
+        return function(point, *args)
+    finally:
+        _core.set_openmp_team(before)
+
+
+# Multiply-adds of one pass over time.
+_WORTH_A_TEAM = 1_000_000
+
+
 def _run(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
     *point, batch_first, threads = args
-    o, h_T = bridge.run(_arrays(tuple(point)), batch_first, threads or None)
+    o, h_T = _with_team(bridge.run, _arrays(tuple(point)), batch_first, threads or None)
     return torch.from_numpy(o), torch.from_numpy(h_T)
 
 
 def _pull(*args: Any) -> list[torch.Tensor]:
     *tensors, wrt, batch_first, threads = args
     *point, d_o, d_hT = _arrays(tuple(tensors))
-    gradients = bridge.pull(point, (d_o, d_hT), _named(wrt), batch_first, threads or None)
+    gradients = _with_team(bridge.pull, point, (d_o, d_hT), _named(wrt), batch_first, threads or None)
     return [torch.from_numpy(gradient) for gradient in gradients]
 
 
