@@ -1,6 +1,6 @@
 // _core.forward, _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
-// _core.log2_state_norms: results go to arrays that Python has allocated; and _core.panel_product_rate, the
-// machine's limit for benchmarks.
+// _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products: results go to arrays that
+// Python has allocated; _core.row_sizes; and _core.panel_product_rate, the machine's limit for benchmarks.
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
@@ -8,7 +8,9 @@
 #include "bindings/workspaces.hpp"
 #include "core/correlation.hpp"
 #include "core/forward.hpp"
+#include "core/lag_sums.hpp"
 #include "core/rate.hpp"
+#include "core/row_sizes.hpp"
 #include "core/scaled_powers.hpp"
 #include "core/state_norms.hpp"
 
@@ -131,6 +133,52 @@ void bound_log2_state_norms(const std::tuple<Index, Index, Index, Index>& sizes,
   });
 }
 
+// 0: some row is not tame; 1: all are; 2: and none is zero.
+int bound_row_sizes(Index rows, Index width, const py::object& data, int bits) {
+  const auto* from = input<double>(data, "data", rows * width);
+  RowSizes found = RowSizes::wild;
+  without_gil(1, [&](Run&) { found = row_sizes(rows, width, from, bits); });
+  return static_cast<int>(found);
+}
+
+void bound_outer_sum(const std::tuple<Index, Index, Index>& sizes, const py::object& A, const py::object& B,
+                     const py::object& C, int threads) {
+  const auto [rows, m, n] = sizes;
+  const auto* left = input<double>(A, "A", rows * m);
+  const auto* right = input<double>(B, "B", rows * n);
+  auto* to = output<double>(C, "C", m * n);
+  in_workspace(threads, [&, rows = rows, m = m, n = n](Run& run, Workspace& workspace) {
+    outer_sum(run, workspace, rows, left, m, right, n, to);
+  });
+}
+
+void bound_inner_products(const std::tuple<Index, Index, Index, Index>& sizes, const py::object& P,
+                          const py::object& G, const py::object& Z, const py::object& inner, int threads) {
+  const auto [K, q, h, w] = sizes;
+  const auto* left = input<double>(P, "P", K * q * h);
+  const auto* matrix = input<double>(G, "G", h * w);
+  const auto* right = input<double>(Z, "Z", K * q * w);
+  auto* to = output<double>(inner, "inner", K);
+  in_workspace(threads, [&, K = K, q = q, h = h, w = w](Run& run, Workspace& workspace) {
+    inner_products(run, workspace, K, q, h, w, left, matrix, right, to);
+  });
+}
+
+void bound_gram_products(const std::tuple<Index, Index, Index, Index>& sizes, const py::object& P,
+                         const py::object& Z, const py::object& B, const py::object& inner,
+                         const py::object& largest, int threads) {
+  const auto [K, q, h, w] = sizes;
+  const auto* left = input<double>(P, "P", K * q * h);
+  const auto* right = input<double>(Z, "Z", K * q * w);
+  const auto* same = input<double>(B, "B", q * q);
+  if ((right == nullptr) == (same == nullptr)) misfit("B");
+  auto* to = output<double>(inner, "inner", K);
+  auto* sizes_to = output<double>(largest, "largest", K);
+  in_workspace(threads, [&, K = K, q = q, h = h, w = w](Run& run, Workspace& workspace) {
+    gram_products(run, workspace, K, q, h, w, left, right, same, to, sizes_to);
+  });
+}
+
 double panel_product_rate(const std::string& dtype, int threads) {
   double rate = 0;
   without_gil(threads, [&](Run& run) {
@@ -150,6 +198,14 @@ void register_trajectories(py::module_& module) {
              py::arg("threads"));
   module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),
              py::arg("threads"));
+  module.def("row_sizes", &bound_row_sizes, py::arg("rows"), py::arg("width"), py::arg("data"),
+             py::arg("bits"));
+  module.def("outer_sum", &bound_outer_sum, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
+             py::arg("threads"));
+  module.def("inner_products", &bound_inner_products, py::arg("shape"), py::arg("P"), py::arg("G"),
+             py::arg("Z"), py::arg("inner"), py::arg("threads"));
+  module.def("gram_products", &bound_gram_products, py::arg("shape"), py::arg("P"), py::arg("Z"),
+             py::arg("B"), py::arg("inner"), py::arg("largest"), py::arg("threads"));
   module.def("log2_state_norms", &bound_log2_state_norms, py::arg("shape"), py::arg("W"), py::arg("U"),
              py::arg("u"), py::arg("start"), py::arg("logs"), py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));

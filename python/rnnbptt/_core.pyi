@@ -105,6 +105,20 @@ def product(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, thread
 def correlate(
     shape: tuple[int, int, int, int, int], a: _Array, b: _Array, R: _Array, threads: int
 ) -> None: ...
+def row_sizes(rows: int, width: int, data: _Array, bits: int) -> int: ...
+def outer_sum(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, threads: int) -> None: ...
+def inner_products(
+    shape: tuple[int, int, int, int], P: _Array, G: _Array, Z: _Array, inner: _Array, threads: int
+) -> None: ...
+def gram_products(
+    shape: tuple[int, int, int, int],
+    P: _Array,
+    Z: _Array | None,
+    B: _Array | None,
+    inner: _Array,
+    largest: _Array,
+    threads: int,
+) -> None: ...
 def log2_state_norms(
     shape: tuple[int, int, int, int],
     W: _Array,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .scaled import Real, Scaled, normalised, raw_if_tame
+from .scaled import Real, Scaled, normalised, raw_if_tame, tame
 
 #: Products of an output and an input from which transforms are faster than direct sums.
 _MANY = 512
@@ -23,19 +23,22 @@ def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
     ``||a|| ||b||``, for the lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
     """
     (T, _, q), m = a.mantissa.shape, b.shape[2]
-    result = np.zeros((count, q, m))
-    exponent = np.zeros((count, q), np.int64)
     shift = 0
-    if not raw_if_tame(b).raw:
+    if not tame(b):
         shift = int(np.frexp(np.abs(b).max())[1])
         b = np.ldexp(b, -shift)
+    result = np.zeros((count, q, m))
     first, last = 0, min(count, T)
-    if a.raw and q * m >= _MANY:
-        transformed, first = _by_transforms(a.mantissa, b, last)
-        result[:first], exponent[:first] = transformed[:first], shift
-    group = last if a.raw else _GROUP
-    for start in range(first, last, group):
-        some = slice(start, min(start + group, last))
+    if a.raw:
+        if q * m >= _MANY:
+            transformed, first = _by_transforms(a.mantissa, b, last)
+            result[:first] = transformed[:first]
+        if first < last:
+            result[first:last] = _directly(a.mantissa[first:], b[: T - first], last - first, threads)
+        return normalised(result, np.full((count, q), shift)) if shift else raw_if_tame(result)
+    exponent = np.zeros((count, q), np.int64)
+    for start in range(0, last, _GROUP):
+        some = slice(start, min(start + _GROUP, last))
         # Only steps from here on matter, and steps far smaller than the largest of them do not.
         tail = Scaled(a.mantissa[start:], a.exponent[start:])
         top = tail.exponent.max()
@@ -57,7 +60,7 @@ def _directly(a: Real, b: Real, count: int, threads: int) -> Real:
 def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
     """Return R_k for k below `count`, and up to which lag its rounding errors do not matter."""
     (T, B, q), m = a.shape, b.shape[2]
-    length = max(4096, 2 ** (2 * count - 1).bit_length())
+    length = min(max(4096, 2 ** (2 * count - 1).bit_length()), _composite(T + count - 1))
     step = length - count + 1
     blocks = -(-T // step)
     # Lengths of rows as one more series: their correlation says how large the terms of a lag are.
@@ -79,6 +82,12 @@ def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
     largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
     small = np.flatnonzero(lags[q, m] < _NOT_MUCH_LESS * largest)
     return lags[:q, :m].transpose(2, 0, 1), int(small[0]) if small.size else count
+
+
+def _composite(least: int) -> int:
+    """Return a length of at least so much, of small factors: transforms of it are fast."""
+    unit = 2 ** max(0, (least - 1).bit_length() - 4)
+    return next(n * unit for n in (8, 9, 10, 12, 15, 16) if n * unit >= least)
 
 
 def _parts(spectra: NDArray[np.complex128], axes: tuple[int, ...]) -> tuple[Real, Real]:

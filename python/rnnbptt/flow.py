@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from . import _validate
 from .alignment import Backpropagated
-from .lag_terms import LagTerms, chosen_lags, pose
+from .lag_terms import LagTerms
+from .posing import chosen_lags, pose
 from .reporting import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
 from .scaled import Real, Scaled
 
