@@ -133,12 +133,12 @@ void bound_log2_state_norms(const std::tuple<Index, Index, Index, Index>& sizes,
   });
 }
 
-// 0: some row is not tame; 1: all are; 2: and none is zero.
-int bound_row_sizes(Index rows, Index width, const py::object& data, int bits) {
+std::tuple<bool, bool, bool> bound_row_sizes(Index rows, Index width, Index lanes, const py::object& data,
+                                             int bits) {
   const auto* from = input<double>(data, "data", rows * width);
-  RowSizes found = RowSizes::wild;
-  without_gil(1, [&](Run&) { found = row_sizes(rows, width, from, bits); });
-  return static_cast<int>(found);
+  RowSizes found{};
+  without_gil(1, [&](Run&) { found = row_sizes(rows, width, lanes, from, bits); });
+  return {found.tame, found.falls, found.rises};
 }
 
 void bound_outer_sum(const std::tuple<Index, Index, Index>& sizes, const py::object& A, const py::object& B,
@@ -198,8 +198,8 @@ void register_trajectories(py::module_& module) {
              py::arg("threads"));
   module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),
              py::arg("threads"));
-  module.def("row_sizes", &bound_row_sizes, py::arg("rows"), py::arg("width"), py::arg("data"),
-             py::arg("bits"));
+  module.def("row_sizes", &bound_row_sizes, py::arg("rows"), py::arg("width"), py::arg("lanes"),
+             py::arg("data"), py::arg("bits"));
   module.def("outer_sum", &bound_outer_sum, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("inner_products", &bound_inner_products, py::arg("shape"), py::arg("P"), py::arg("G"),

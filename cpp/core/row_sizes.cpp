@@ -2,39 +2,61 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace rnnbptt {
 namespace {
 
-RowSizes sizes_of(Index rows, Index width, const double* data, double low, double high) {
-  // Entry by entry, which is quick: most often none is small.
-  Index large = 0, small = 0;
-  for (Index i = 0; i < rows * width; ++i) {
-    const double size = std::abs(data[i]);
-    large += !(size < high);  // or not a number
-    small += size <= low;
+// The smallest and the largest modulus of n numbers; the largest is not a number where one of them is not finite.
+struct Extent {
+  double low, high;
+};
+
+Extent extent(Index n, const double* data) {
+  // Several at a time: one alone would wait for itself.
+  constexpr Index width = 8;
+  double low[width], high[width] = {}, rest[width] = {};
+  std::fill(low, low + width, HUGE_VAL);
+  const auto look = [&](Index k, double x) {
+    const double size = std::abs(x);
+    low[k] = size < low[k] ? size : low[k];
+    high[k] = size > high[k] ? size : high[k];
+    rest[k] += x - x;
+  };
+  Index i = 0;
+  for (; i + width <= n; i += width)
+    for (Index k = 0; k < width; ++k) look(k, data[i + k]);
+  for (; i < n; ++i) look(0, data[i]);
+  Extent all{low[0], high[0]};
+  double sum = 0;
+  for (Index k = 0; k < width; ++k) {
+    all.low = std::min(all.low, low[k]);
+    all.high = std::max(all.high, high[k]);
+    sum += rest[k];
   }
-  if (large > 0) return RowSizes::wild;
-  if (small == 0) return RowSizes::tame_without_zeros;
-  bool zeros = false;
-  for (Index i = 0; i < rows; ++i) {
-    double top = 0;
-    for (Index j = 0; j < width; ++j) top = std::max(top, std::abs(data[i * width + j]));
-    if (top > low) continue;
-    if (top > 0) return RowSizes::wild;
-    zeros = true;
-  }
-  return zeros ? RowSizes::tame : RowSizes::tame_without_zeros;
+  all.high += sum;
+  return all;
 }
 
 }  // namespace
 
-RowSizes row_sizes(Index rows, Index width, const double* data, int bits) {
+RowSizes row_sizes(Index rows, Index width, Index lanes, const double* data, int bits) {
   const double low = std::ldexp(1.0, -bits), high = std::ldexp(1.0, bits);
-  RowSizes found = RowSizes::tame_without_zeros;
-  const Index block = std::max<Index>(1, (Index{1} << 12) / width);  // what is looked at twice is still there
-  for (Index first = 0; first < rows && found != RowSizes::wild; first += block)
-    found = std::min(found, sizes_of(std::min(block, rows - first), width, data + first * width, low, high));
+  // Entry by entry, which is quick: most often none is small.
+  const Extent all = extent(rows * width, data);
+  if (!(all.high < high)) return {false, false, false};
+  if (all.low > low) return {true, false, false};
+  std::vector<char> zero(static_cast<std::size_t>(rows));
+  RowSizes found{true, false, false};
+  for (Index i = 0; i < rows; ++i) {
+    const double top = extent(width, data + i * width).high;
+    if (top > 0 && !(top > low)) return {false, false, false};
+    const bool now = zero[static_cast<std::size_t>(i)] = top == 0;
+    if (i < lanes) continue;
+    const bool before = zero[static_cast<std::size_t>(i - lanes)];
+    found.falls = found.falls || (now && !before);
+    found.rises = found.rises || (before && !now);
+  }
   return found;
 }
 

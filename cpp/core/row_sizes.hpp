@@ -5,10 +5,14 @@
 
 namespace rnnbptt {
 
-enum class RowSizes { wild, tame, tame_without_zeros };
+struct RowSizes {
+  bool tame;   // the largest entry of every row, in modulus, is zero or between 2^-bits and 2^bits
+  bool falls;  // a row of zeros follows one that is not zero
+  bool rises;  // one that is not zero follows a row of zeros
+};
 
-// Whether the largest entry of every row, in modulus, is zero or between 2^-bits and 2^bits, and whether no row
-// is zero. Rows with entries that are not finite are wild.
-RowSizes row_sizes(Index rows, Index width, const double* data, int bits);
+// Looks at rows of `lanes` sequences side by side. Entries that are not finite are not tame; of rows that are
+// not tame, nothing else is said.
+RowSizes row_sizes(Index rows, Index width, Index lanes, const double* data, int bits);
 
 }  // namespace rnnbptt

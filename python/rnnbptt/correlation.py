@@ -10,6 +10,10 @@ from .scaled import Real, Scaled, normalised, raw_if_tame, tame
 
 #: Products of an output and an input from which transforms are faster than direct sums.
 _MANY = 512
+#: Up to so many products of an output and an input, spectra are multiplied one by one.
+_PAIRS = 64
+#: Scalars of the spectra of some blocks.
+_SPECTRA = 2**20
 #: Lags under one exponent.
 _GROUP = 64
 #: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
@@ -63,25 +67,48 @@ def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
     length = min(max(4096, 2 ** (2 * count - 1).bit_length()), _composite(T + count - 1))
     step = length - count + 1
     blocks = -(-T // step)
-    # Lengths of rows as one more series: their correlation says how large the terms of a lag are.
-    sizes = [np.sqrt(np.vecdot(rows, rows))[..., np.newaxis] for rows in (a, b)]
-    later = np.zeros((q + 1, B, blocks * step + length))
-    later[:, :, :T] = np.concatenate([a, sizes[0]], axis=2).transpose(2, 1, 0)
-    earlier = np.zeros((m + 1, B, blocks * step))
-    earlier[:, :, :T] = np.concatenate([b, sizes[1]], axis=2).transpose(2, 1, 0)
-    seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, : blocks * step : step]
-    A = np.fft.rfft(seen).reshape(q + 1, B * blocks, -1)
-    C = np.conj(np.fft.rfft(earlier.reshape(m + 1, B, blocks, step), length)).reshape(m + 1, B * blocks, -1)
-    # For every frequency the product of two matrices, summed over sequences and blocks; by parts, which the
-    # usual BLAS multiplies without starting threads for each.
+    later = _series(a, blocks * step + count - 1)
+    earlier = _series(b, blocks * step).reshape(m + 1, B, blocks, step)
+    seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, ::step]
+    products = np.zeros((q, m, length // 2 + 1), np.complex128)
+    sizes = np.zeros(length // 2 + 1, np.complex128)
+    some = max(1, _SPECTRA // ((q + m + 2) * B * length))
+    for first in range(0, blocks, some):
+        A = np.fft.rfft(seen[:, :, first : first + some])
+        C = np.conj(np.fft.rfft(earlier[:, :, first : first + some], length))
+        sizes += np.einsum("bnf,bnf->f", A[q], C[m])
+        if q * m < _PAIRS:
+            for i, j in np.ndindex(q, m):
+                products[i, j] += np.einsum("bnf,bnf->f", A[i], C[j])
+        else:
+            products += _summed_products(A[:q].reshape(q, -1, A.shape[-1]), C[:m].reshape(m, -1, A.shape[-1]))
+    lags = np.fft.irfft(products, length)[..., :count]
+    largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
+    small = np.flatnonzero(np.fft.irfft(sizes, length)[:count] < _NOT_MUCH_LESS * largest)
+    return lags.transpose(2, 0, 1), int(small[0]) if small.size else count
+
+
+def _series(rows: Real, steps: int) -> Real:
+    """Return the entries of rows as series, and their lengths as one more, up to `steps`: (m + 1, B, steps).
+
+    The correlation of lengths says how large the terms of a lag are.
+    """
+    T, B, m = rows.shape
+    series = np.zeros((m + 1, B, steps))
+    series[:m, :, :T] = rows.transpose(2, 1, 0)
+    np.sqrt(np.einsum("mbt,mbt->bt", series[:m], series[:m]), out=series[m])
+    return series
+
+
+def _summed_products(A: NDArray[np.complex128], C: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Return ``sum_n A_in C_jn`` for every frequency: (q, n, f) and (m, n, f) to (q, m, f)."""
+    # For every frequency the product of two matrices; by parts, which the usual BLAS multiplies without
+    # starting threads for each.
     (a_re, a_im), (c_re, c_im) = _parts(A, (2, 0, 1)), _parts(C, (2, 1, 0))
-    product = np.empty((len(a_re), q + 1, m + 1), np.complex128)
+    product = np.empty((len(a_re), A.shape[0], C.shape[0]), np.complex128)
     product.real = a_re @ c_re - a_im @ c_im
     product.imag = a_re @ c_im + a_im @ c_re
-    lags = np.fft.irfft(np.ascontiguousarray(product.transpose(1, 2, 0)), length)[..., :count]
-    largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
-    small = np.flatnonzero(lags[q, m] < _NOT_MUCH_LESS * largest)
-    return lags[:q, :m].transpose(2, 0, 1), int(small[0]) if small.size else count
+    return product.transpose(1, 2, 0)
 
 
 def _composite(least: int) -> int:

@@ -96,7 +96,8 @@ class LagTerms:
             chunk.length,
             Scaled(np.ascontiguousarray(chunk.power.mantissa.T), chunk.power.exponent),
         )
-        self.P = moved_rows(W_qh, W, chunk, lags, threads)
+        P = moved_rows(W_qh, W, chunk, lags + 1, threads)
+        self.P = Scaled(P.mantissa[:lags], P.exponent[:lags])
         R = correlate(data.d_o, data.inputs, lags + 1, threads)
         self.R = Scaled(R.mantissa[:lags], R.exponent[:lags])
         rows = R.mantissa[1:lags].reshape(-1, R.mantissa.shape[2])
@@ -104,9 +105,8 @@ class LagTerms:
         v = raw_if_tame(entering) if R.raw else normalised(entering, R.exponent[1:lags])
         if data.start.any():
             v = add(v, self._from_start(slice(lags - 1)))
-        rest, last = self._beyond()
+        self.rest, last = self._beyond(Scaled(P.mantissa[lags], P.exponent[lags]))
         self.C = scan(normalised(W, axes=2), v, last, threads, reverse=True)
-        self.rest = self.adjoint.propagated(rest, lags)
 
     @cached_property
     def Z(self) -> Scaled:
@@ -197,8 +197,11 @@ class LagTerms:
         products = some.at(top[:, np.newaxis]).swapaxes(1, 2) @ self.data.start
         return normalised(products, np.repeat(top[:, np.newaxis], products.shape[1], axis=1))
 
-    def _beyond(self) -> tuple[Scaled, Scaled]:
-        """Return ``sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``, and ``C_{K-1}`` as rows (q, h)."""
+    def _beyond(self, outer: Scaled) -> tuple[Scaled, Scaled]:
+        """Return what lags from K on add together, and ``C_{K-1}`` as rows (q, h); `outer` is ``W_qh W_hh^K``.
+
+        The former is ``(W_hh^T)^K sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``.
+        """
         data, K = self.data, self.lags
         T = len(data.inputs)
         q, h = data.params.W_qh.shape
@@ -207,10 +210,12 @@ class LagTerms:
         rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if data.raw and self.adjoint.raw:
-            params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
-            d = params.shape[0]
+        if data.raw and self.adjoint.raw and outer.raw:
+            # A gradient at the same states, of a model that reads them out by W_qh W_hh^K.
+            W_hx, W_hh, b_h = data.params.W_hx, data.params.W_hh, data.params.b_h
+            d = W_hx.shape[1]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
+            params = Params(W_hx, W_hh, outer.mantissa, b_h)
             gradients = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
             assert gradients.W_qh is not None
             return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
@@ -235,7 +240,7 @@ class LagTerms:
             e = Scaled(data.d_o.mantissa[later], data.d_o.exponent[later])
             product = contract(e, Scaled(rows.mantissa[1:], top[1:]))
             last = add(last, normalised(product.mantissa, np.full(q, product.exponent)))
-        return rest, last
+        return self.adjoint.propagated(rest, K), last
 
 
 def side_by_side(gradients: Gradients) -> Real:

@@ -123,7 +123,7 @@ def pose(
         inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
     recurrence = Recurrence(wide, inputs, start, threads)
     o = raw_if_tame(outputs(wide, Dataset(wide, x, start), threads))
-    plain = o.raw and not vanishing(o.mantissa, running)
+    plain = o.raw and not (vanishing(o.mantissa) and _vanishing_while(o.mantissa, running))
     if not plain:
         o = _outputs(recurrence.forward, wide, x)
     if callable(loss):
@@ -139,6 +139,13 @@ def pose(
     return Data(
         wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence
     )
+
+
+def _vanishing_while(o: Real, running: NDArray[np.bool_] | None) -> bool:
+    """Whether outputs of zero follow others within sequences, (T, B, q)."""
+    nonzero = o.any(axis=-1)
+    ended = nonzero[:-1] & ~nonzero[1:]
+    return running is None or bool((ended & running[1:]).any())
 
 
 def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:

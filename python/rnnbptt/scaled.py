@@ -26,8 +26,6 @@ Real = NDArray[np.floating[Any]]
 ZERO = -(2**50)
 #: Rows whose largest entry lies within 2 ** -TAME and 2 ** TAME, or is zero, are left without exponents.
 TAME = 200
-#: What the extension says of tame rows of which none is zero.
-_WITHOUT_ZEROS = 2
 _NONE = np.zeros((), np.int64)
 
 
@@ -117,25 +115,23 @@ def raw_if_tame(rows: Real) -> Scaled:
 
 def tame(rows: Real) -> bool:
     """Whether the largest entry of every row is zero or of moderate size."""
-    return _sizes(rows) > 0
+    return _sizes(rows)[0]
 
 
-def vanishing(rows: Real, running: NDArray[np.bool_] | None = None) -> bool:
-    """Whether rows of zeros follow others in time, among those that are `running`.
+def vanishing(rows: Real, *, reverse: bool = False) -> bool:
+    """Whether tame rows of zeros follow others in time: (T, B, m), or in reversed time.
 
     They may be zero, or have fallen below the range of float64 within one step.
     """
-    if _sizes(rows) == _WITHOUT_ZEROS:
-        return False
-    nonzero = (rows != 0).any(axis=-1)
-    ended = nonzero[:-1] & ~nonzero[1:]
-    return bool((ended if running is None else ended & running[1:]).any())
+    _, falls, rises = _sizes(rows)
+    return rises if reverse else falls
 
 
-def _sizes(rows: Real) -> int:
-    rows = np.ascontiguousarray(rows)
-    width = rows.shape[-1]
-    return _core.row_sizes(rows.size // width, width, rows, TAME) if rows.size else _WITHOUT_ZEROS
+def _sizes(rows: Real) -> tuple[bool, bool, bool]:
+    lanes, width = rows.shape[-2] if rows.ndim > 2 else 1, rows.shape[-1]
+    if rows.size == 0:
+        return True, False, False
+    return _core.row_sizes(rows.size // width, width, lanes, np.ascontiguousarray(rows), TAME)
 
 
 def add(a: Scaled, b: Scaled) -> Scaled:
@@ -204,7 +200,7 @@ def scan(M: Scaled, v: Scaled, start: Scaled, threads: int, *, reverse: bool = F
                 num_threads=threads or None,
                 out=states[others],
             )
-        if tame(states) and not vanishing(states[::-1] if reverse else states):
+        if tame(states) and not vanishing(states, reverse=reverse):
             return unscaled(states)
     transposed = np.ascontiguousarray(M.mantissa.T)
     exponents = np.empty(states.shape[:-1], np.int64)
