@@ -104,8 +104,9 @@ void bound_product(const std::tuple<Index, Index, Index>& sizes, const py::objec
   });
 }
 
+// By direct sums, or by transforms of `length` steps where that is not zero.
 void bound_correlate(const std::tuple<Index, Index, Index, Index, Index>& sizes, const py::object& a,
-                     const py::object& b, const py::object& R, int threads) {
+                     const py::object& b, const py::object& R, Index length, int threads) {
   const auto [T, B, q, m, count] = sizes;
   const auto left = sequence<double>(a, "a", T, B, q, 3);
   const auto right = sequence<double>(b, "b", T, B, m, 3);
@@ -113,7 +114,8 @@ void bound_correlate(const std::tuple<Index, Index, Index, Index, Index>& sizes,
   BorrowedWorkspace borrowed;
   Workspace& workspace = borrowed.get();
   without_gil(threads, [&, T = T, B = B, q = q, m = m, count = count](Run& run) {
-    correlate(run, workspace, T, B, q, m, count, left, right, to);
+    if (length == 0) return correlate(run, workspace, T, B, q, m, count, left, right, to);
+    correlate_by_transforms(run, workspace, T, B, q, m, count, length, left, right, to);
   });
 }
 
@@ -197,7 +199,7 @@ void register_trajectories(py::module_& module) {
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),
-             py::arg("threads"));
+             py::arg("length"), py::arg("threads"));
   module.def("row_sizes", &bound_row_sizes, py::arg("rows"), py::arg("width"), py::arg("lanes"),
              py::arg("data"), py::arg("bits"));
   module.def("outer_sum", &bound_outer_sum, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),

@@ -52,7 +52,7 @@ void log2_state_norms(Run& run, Workspace& workspace, Index lanes, Index steps, 
   }
   const auto matrix = pack<double>(workspace, MatrixView<const double>{joined, h, depth, depth}.transposed());
   // Few enough lanes for their states to stay in the first caches. A multiple of 8 changes no bit.
-  const Index block = std::clamp<Index>((Index{1} << 12) / depth / 8, 1, 16) * 8;
+  const Index block = std::clamp<Index>((Index{1} << 11) / depth / 8, 1, 16) * 8;
   const Index tasks = (lanes + block - 1) / block, size = block * depth;
   auto* memory = workspace.take<double>(tasks * 2 * size);
   const double step_work = static_cast<double>(block * h) * static_cast<double>(depth);

@@ -352,8 +352,10 @@ constexpr Functions<Scalar> functions() {
 }  // namespace
 
 namespace RNNBPTT_ISA_NAME {
+extern const Transforms isa_transforms;
 extern const Table isa_table;
-const Table isa_table = {RNNBPTT_STRING(RNNBPTT_ISA_NAME), functions<float>(), functions<double>()};
+const Table isa_table = {RNNBPTT_STRING(RNNBPTT_ISA_NAME), functions<float>(), functions<double>(),
+                         &isa_transforms};
 }  // namespace RNNBPTT_ISA_NAME
 
 }  // namespace rnnbptt::kernels

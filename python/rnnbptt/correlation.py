@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
 from .scaled import Real, Scaled, normalised, raw_if_tame, tame
 
-#: Products of an output and an input from which transforms are faster than direct sums.
-_MANY = 512
-#: Up to so many products of an output and an input, spectra are multiplied one by one.
-_PAIRS = 64
-#: Scalars of the spectra of some blocks.
-_SPECTRA = 2**20
 #: Lags under one exponent.
 _GROUP = 64
+#: Steps of a window whose length stands for those of its vectors.
+_WINDOW = 8
 #: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
 _NOT_MUCH_LESS = 1 / 16
 
@@ -23,10 +20,10 @@ _NOT_MUCH_LESS = 1 / 16
 def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
     """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
 
-    By direct sums. Where q m is large, by transforms of blocks, whose rounding errors are of the size of
-    ``||a|| ||b||``, for the lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
+    By direct sums, or where that is less work by transforms of blocks. Rounding errors of those are of the size
+    of ``||a|| ||b||``: they are for the lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
     """
-    (T, _, q), m = a.mantissa.shape, b.shape[2]
+    (T, B, q), m = a.mantissa.shape, b.shape[2]
     shift = 0
     if not tame(b):
         shift = int(np.frexp(np.abs(b).max())[1])
@@ -34,11 +31,13 @@ def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
     result = np.zeros((count, q, m))
     first, last = 0, min(count, T)
     if a.raw:
-        if q * m >= _MANY:
-            transformed, first = _by_transforms(a.mantissa, b, last)
-            result[:first] = transformed[:first]
+        length = _length(T, B, q, m, last)
+        if length:
+            first = _even_lags(a.mantissa, b, last, threads)
+            if first:
+                _sums(a.mantissa, b, result[:first], threads, length)
         if first < last:
-            result[first:last] = _directly(a.mantissa[first:], b[: T - first], last - first, threads)
+            _sums(a.mantissa[first:], b[: T - first], result[first:last], threads)
         return normalised(result, np.full((count, q), shift)) if shift else raw_if_tame(result)
     exponent = np.zeros((count, q), np.int64)
     for start in range(0, last, _GROUP):
@@ -47,76 +46,52 @@ def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
         tail = Scaled(a.mantissa[start:], a.exponent[start:])
         top = tail.exponent.max()
         rows = tail.at(np.broadcast_to(top, tail.exponent.shape))
-        result[some] = _directly(rows, b[: T - start], some.stop - start, threads)
+        _sums(rows, b[: T - start], result[some], threads)
         exponent[some] = top + shift
     return normalised(result, exponent)
 
 
-def _directly(a: Real, b: Real, count: int, threads: int) -> Real:
-    """Return R_k for k below `count`."""
+def _sums(a: Real, b: Real, result: Real, threads: int, length: int = 0) -> None:
+    """Set `result` to R_k for the lags it has room for; by transforms of `length` steps, 0 for none."""
     (T, B, q), m = a.shape, b.shape[2]
-    result = np.empty((count, q, m))
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    _core.correlate((T, B, q, m, count), a, b, result, threads)
-    return result
+    _core.correlate((T, B, q, m, len(result)), a, b, result, length, threads)
 
 
-def _by_transforms(a: Real, b: Real, count: int) -> tuple[Real, int]:
-    """Return R_k for k below `count`, and up to which lag its rounding errors do not matter."""
-    (T, B, q), m = a.shape, b.shape[2]
-    length = min(max(4096, 2 ** (2 * count - 1).bit_length()), _composite(T + count - 1))
-    step = length - count + 1
-    blocks = -(-T // step)
-    later = _series(a, blocks * step + count - 1)
-    earlier = _series(b, blocks * step).reshape(m + 1, B, blocks, step)
-    seen = np.lib.stride_tricks.sliding_window_view(later, length, axis=2)[:, :, ::step]
-    products = np.zeros((q, m, length // 2 + 1), np.complex128)
-    sizes = np.zeros(length // 2 + 1, np.complex128)
-    some = max(1, _SPECTRA // ((q + m + 2) * B * length))
-    for first in range(0, blocks, some):
-        A = np.fft.rfft(seen[:, :, first : first + some])
-        C = np.conj(np.fft.rfft(earlier[:, :, first : first + some], length))
-        sizes += np.einsum("bnf,bnf->f", A[q], C[m])
-        if q * m < _PAIRS:
-            for i, j in np.ndindex(q, m):
-                products[i, j] += np.einsum("bnf,bnf->f", A[i], C[j])
-        else:
-            products += _summed_products(A[:q].reshape(q, -1, A.shape[-1]), C[:m].reshape(m, -1, A.shape[-1]))
-    lags = np.fft.irfft(products, length)[..., :count]
-    largest = np.sqrt(np.sum(a * a) * np.sum(b * b))
-    small = np.flatnonzero(np.fft.irfft(sizes, length)[:count] < _NOT_MUCH_LESS * largest)
-    return lags.transpose(2, 0, 1), int(small[0]) if small.size else count
+def _length(T: int, B: int, q: int, m: int, count: int) -> int:
+    """Return the length of transforms that is least work, or 0 where direct sums are less."""
+    # In nanoseconds of one core, for some machine. Blocks are transformed by 16.
+    cost = {0: q * m * count * (T - count / 2) * B / 25}
+    for bits in range(max(4, count.bit_length()), 64):
+        length = 2**bits
+        one = 2 * length * (bits + length / 2048)  # long ones leave the caches
+        blocks = B * math.ceil(T / (length - count + 1))
+        pairs = length * (60 + 5 * q * m)
+        cost[length] = math.ceil(blocks / 16) * ((q + m) * one + pairs) + math.ceil(q * m / 8) * one
+        if length > 2 * (T + count):
+            break
+    return min(cost, key=lambda length: cost[length])
 
 
-def _series(rows: Real, steps: int) -> Real:
-    """Return the entries of rows as series, and their lengths as one more, up to `steps`: (m + 1, B, steps).
+def _even_lags(a: Real, b: Real, count: int, threads: int) -> int:
+    """Return the first lag at which ``sum_t ||a_{t+k}|| ||b_t||`` is much less than ``||a|| ||b||``."""
+    n = _WINDOW if len(a) > 100 * _WINDOW else 1
+    u, v = _lengths(a, n), _lengths(b, n)
+    sizes = np.empty((min(count // n + 2, len(u)), 1, 1))
+    _sums(u, v, sizes, threads)
+    largest = np.sqrt(np.sum(u * u) * np.sum(v * v))
+    small = np.flatnonzero(sizes[:, 0, 0] < _NOT_MUCH_LESS * largest)
+    # Terms of a lag are in the windows of two.
+    return min(count, max(0, n * int(small[0]) - n + 1)) if small.size else count
 
-    The correlation of lengths says how large the terms of a lag are.
-    """
+
+def _lengths(rows: Real, n: int) -> Real:
+    """Return the norms of windows of n steps: (windows, B, 1)."""
     T, B, m = rows.shape
-    series = np.zeros((m + 1, B, steps))
-    series[:m, :, :T] = rows.transpose(2, 1, 0)
-    np.sqrt(np.einsum("mbt,mbt->bt", series[:m], series[:m]), out=series[m])
-    return series
-
-
-def _summed_products(A: NDArray[np.complex128], C: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Return ``sum_n A_in C_jn`` for every frequency: (q, n, f) and (m, n, f) to (q, m, f)."""
-    # For every frequency the product of two matrices; by parts, which the usual BLAS multiplies without
-    # starting threads for each.
-    (a_re, a_im), (c_re, c_im) = _parts(A, (2, 0, 1)), _parts(C, (2, 1, 0))
-    product = np.empty((len(a_re), A.shape[0], C.shape[0]), np.complex128)
-    product.real = a_re @ c_re - a_im @ c_im
-    product.imag = a_re @ c_im + a_im @ c_re
-    return product.transpose(1, 2, 0)
-
-
-def _composite(least: int) -> int:
-    """Return a length of at least so much, of small factors: transforms of it are fast."""
-    unit = 2 ** max(0, (least - 1).bit_length() - 4)
-    return next(n * unit for n in (8, 9, 10, 12, 15, 16) if n * unit >= least)
-
-
-def _parts(spectra: NDArray[np.complex128], axes: tuple[int, ...]) -> tuple[Real, Real]:
-    turned = spectra.transpose(axes)
-    return np.ascontiguousarray(turned.real), np.ascontiguousarray(turned.imag)
+    whole = T // n * n
+    windows = rows[:whole].reshape(-1, n, B, m)
+    squares = np.zeros((-(-T // n), B, 1))
+    squares[: len(windows), :, 0] = np.einsum("wnbi,wnbi->wb", windows, windows)
+    if whole < T:
+        squares[-1, :, 0] = np.einsum("nbi,nbi->b", rows[whole:], rows[whole:])
+    return np.sqrt(squares)

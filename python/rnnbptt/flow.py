@@ -397,11 +397,11 @@ def gradient_flow(
         h = len(data.start[0])
         total = terms.total(h)
         mantissa = total.mantissa
-        square = float(np.vdot(mantissa, mantissa))
+        square = float(np.sum(mantissa * mantissa))
         inner = terms.inner_products(mantissa)
         shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
         rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
-        beyond = np.array(np.vdot(rest.mantissa, mantissa))
+        beyond = np.sum(rest.mantissa * mantissa)
         own = by_step if data.batched else by_step[:, 0]
         return GradientFlow(
             steps=len(by_step),
