@@ -9,21 +9,8 @@
 namespace rnnbptt {
 namespace {
 
-double square(Index size, const double* v) {
-  // Several sums at a time: one alone would wait for itself.
-  constexpr Index width = 8;
-  double sums[width] = {};
-  Index i = 0;
-  for (; i + width <= size; i += width)
-    for (Index k = 0; k < width; ++k) sums[k] += v[i + k] * v[i + k];
-  for (; i < size; ++i) sums[0] += v[i] * v[i];
-  double sum = 0;
-  for (const double part : sums) sum += part;
-  return sum;
-}
-
 double log2_norm(Index size, const double* v) {
-  const double plain = square(size, v);
+  const double plain = kernels::table().sizes->square(size, v);
   if (plain > 0x1p-900 && plain < 0x1p900) return std::log2(plain) / 2;
   double top = 0;
   for (Index i = 0; i < size; ++i) top = std::max(top, std::abs(v[i]));

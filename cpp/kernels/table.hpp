@@ -72,11 +72,22 @@ struct Transforms {
   void (*inverse)(Index n, double* x, const double* roots, Index stride);
 };
 
+// The smallest and the largest modulus; the largest is not a number where one of the numbers is not finite.
+struct Extent {
+  double low, high;
+};
+
+struct Sizes {
+  Extent (*extent)(Index n, const double* x);
+  double (*square)(Index n, const double* x);  // the sum of squares
+};
+
 struct Table {
   const char* isa;
   Functions<float> f32;
   Functions<double> f64;
   const Transforms* transforms;
+  const Sizes* sizes;
 
   template <typename Scalar>
   const Functions<Scalar>& of() const;
