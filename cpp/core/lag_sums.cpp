@@ -67,12 +67,17 @@ void outer_sum(Run& run, Workspace& workspace, Index rows, const double* A, Inde
   const Index piece = std::clamp<Index>((rows / 8 + 127) / 128 * 128, 256, 4096);
   const Index pieces = (rows + piece - 1) / piece;
   auto* parts = workspace.take<double>(pieces * m * n);
+  // Kernels read behind the ends of rows: the last ones have to lie in the workspace.
+  const Index last = std::min<Index>(rows, 8), others = rows - last;
+  auto* copied = workspace.take<double>(last * n);
+  std::copy(B + others * n, B + rows * n, copied);
   const double work = static_cast<double>(std::min(piece, rows) * m) * static_cast<double>(n);
   parallel(run, pieces, work, [&](Index i, int) {
-    const Index first = i * piece;
+    const Index first = i * piece, stop = std::min(first + piece, others);
     double* part = parts + i * m * n;
     std::fill(part, part + m * n, 0.0);
-    add_outer<double>(std::min(piece, rows - first), A + first * m, m, m, B + first * n, n, n, part, n, true);
+    if (first < stop) add_outer<double>(stop - first, A + first * m, m, m, B + first * n, n, n, part, n);
+    if (i == pieces - 1) add_outer<double>(last, A + others * m, m, m, copied, n, n, part, n);
   });
   std::copy(parts, parts + m * n, C);
   for (Index i = 1; i < pieces; ++i)
@@ -91,8 +96,7 @@ void inner_products(Run& run, Workspace& workspace, Index K, Index q, Index h, I
     const Index first = task * block, count = std::min(block, K - first);
     double* own = rows + worker * block * q * w;
     multiply<double>(count * q, {P + first * q * h, h, nullptr}, packed, {}, {own, w, nullptr});
-    for (Index k = 0; k < count; ++k)
-      inner[first + k] = dot(q * w, own + k * q * w, Z + (first + k) * q * w);
+    for (Index k = 0; k < count; ++k) inner[first + k] = dot(q * w, own + k * q * w, Z + (first + k) * q * w);
   });
 }
 

@@ -7,8 +7,8 @@
 
 namespace rnnbptt {
 
-// C = A^T B, a sum over `rows` rows: A is (rows, m), B is (rows, n), C is (m, n). The same bits for any number
-// of threads.
+// C = A^T B, a sum over `rows` rows: A is (rows, m), B is (rows, n), C is (m, n). The same bits for any
+// number of threads.
 void outer_sum(Run& run, Workspace& workspace, Index rows, const double* A, Index m, const double* B, Index n,
                double* C);
 

@@ -41,11 +41,11 @@ void log2_state_norms(Run& run, Workspace& workspace, Index lanes, Index steps, 
   // Few enough lanes for their states to stay in the first caches. A multiple of 8 changes no bit.
   const Index block = std::clamp<Index>((Index{1} << 11) / depth / 8, 1, 16) * 8;
   const Index tasks = (lanes + block - 1) / block, size = block * depth;
-  auto* memory = workspace.take<double>(tasks * 2 * size);
+  auto* memory = workspace.take<double>(run.threads * 2 * size);
   const double step_work = static_cast<double>(block * h) * static_cast<double>(depth);
   parallel(run, tasks, step_work * static_cast<double>(steps), [&](Index task, int worker) {
     const Index first = task * block, count = std::min(block, lanes - first);
-    double *s = memory + task * 2 * size, *next = s + size;
+    double *s = memory + worker * 2 * size, *next = s + size;
     for (Index i = 0; i < count; ++i)
       std::copy(start + (first + i) * h, start + (first + i + 1) * h, s + i * depth);
     for (Index j = 0; j < steps; ++j) {

@@ -31,11 +31,11 @@ const double* roots_of_unity(Workspace& workspace, Index n) {
 
 }  // namespace
 
-// Time is cut into blocks of s = length - count + 1 steps. For one block of b, steps c s .. c s + s - 1 and zeros,
-// and the steps c s .. c s + length - 1 of a, the inverse transform of the product of the one transform and the
-// conjugate of the other is their correlation for all lags below count. Two blocks make one sequence of complex
-// numbers: the real part of its correlation is the sum of theirs. Transforms of such pairs run side by side in
-// lanes; products are summed over the pairs, frequency by frequency:
+// Time is cut into blocks of s = length - count + 1 steps. For one block of b, steps c s .. c s + s - 1 and
+// zeros, and the steps c s .. c s + length - 1 of a, the inverse transform of the product of the one
+// transform and the conjugate of the other is their correlation for all lags below count. Two blocks make one
+// sequence of complex numbers: the real part of its correlation is the sum of theirs. Transforms of such
+// pairs run side by side in lanes; products are summed over the pairs, frequency by frequency:
 //
 //     P(f) = sum_n A_n(f) C_n(f)^H,        [re P | im P] = sum_n [re A_n | im A_n] [  re C_n^T  -im C_n^T ]
 //                                                                                  [  im C_n^T   re C_n^T ].
@@ -65,8 +65,7 @@ void correlate_by_transforms(Run& run, Workspace& workspace, Index T, Index B, I
         for (Index t = n; t < stop; ++t) x[t * number + l] = rows.at(first + t, sequence)[i];
       }
   };
-  const double transform_work =
-      static_cast<double>(length * number) * std::log2(static_cast<double>(length));
+  const double transform_work = static_cast<double>(length * number) * std::log2(static_cast<double>(length));
   const Index groups = (blocks + number - 1) / number;
   for (Index group = 0; group < groups; ++group) {
     parallel(run, q + m, transform_work, [&](Index i, int) {

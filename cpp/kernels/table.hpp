@@ -63,9 +63,10 @@ struct Functions {
   double (*residual)(Index n, Scalar* o, const Scalar* y, Scalar scale);
 };
 
-// Fourier transforms of n complex numbers, n a power of two, of several sequences side by side, in place: real
-// parts of all lanes, then imaginary parts, number by number. `roots` holds exp(-2 pi i k / (n stride)) for
-// k < 3/4 n stride, real and imaginary part. Forward into bit-reversed order, and from it n times the inverse.
+// Fourier transforms of n complex numbers, n a power of two, of several sequences side by side, in place:
+// real parts of all lanes, then imaginary parts, number by number. `roots` holds exp(-2 pi i k / (n stride))
+// for k < 3/4 n stride, real and imaginary part. Forward into bit-reversed order, and from it n times the
+// inverse.
 inline constexpr Index transform_lanes = 8;
 struct Transforms {
   void (*forward)(Index n, double* x, const double* roots, Index stride);

@@ -28,8 +28,8 @@ inline __attribute__((always_inline)) void store(double* x, const Lanes& re, con
 //
 //     (a + c) + (b + d),   ((a + c) - (b + d)) w^2,   ((a - c) - i (b - d)) w,   ((a - c) + i (b - d)) w^3
 //
-// are what the transforms of the four quarters are taken of. Results come in bit-reversed order. `roots` holds
-// powers of the root of unity; those of this transform lie `stride` apart.
+// are what the transforms of the four quarters are taken of. Results come in bit-reversed order. `roots`
+// holds powers of the root of unity; those of this transform lie `stride` apart.
 void forward(Index n, double* x, const double* roots, Index stride) {
   if (n == 1) return;
   if (n == 2) {

@@ -33,7 +33,8 @@ class Backpropagated:
         # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2, with D the rows d_o_t.
         rows, top = self._rows
         vectors, exponent = self._by_lag
-        self._lengths = log2_norms_of_products(vectors, None, outer_sum(rows, rows, threads), threads) + exponent
+        gram = outer_sum(rows, rows, threads)
+        self._lengths = log2_norms_of_products(vectors, None, gram, threads) + exponent
         lost = np.flatnonzero(np.isnan(self._lengths))
         if lost.size:
             self._lengths[lost] = self._vectors(lost).log2_norms()
@@ -75,8 +76,7 @@ class Backpropagated:
     @cached_property
     def _R(self) -> Real:
         """R of D = QR: ``||D P_k|| = ||R P_k||``."""
-        R: Real = np.linalg.qr(self._rows[0], mode="r")
-        return R
+        return np.asarray(np.linalg.qr(self._rows[0], mode="r"))
 
     def _vectors(self, lags: Any) -> Scaled:
         """Return ``R P_k`` for some lags, (., ., h)."""

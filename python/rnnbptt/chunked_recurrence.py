@@ -227,7 +227,7 @@ def chunk_of(W: Real, T: int, threads: int) -> Chunk:
 
 
 def _squares(W: Real, sizes: list[int], threads: int) -> Scaled:
-    """Return the powers ``W^1, W^2, W^4, ...``, each under one exponent: by squaring where that is accurate."""
+    """Return ``W^1, W^2, W^4, ...``, each under one exponent: by squaring where that is accurate."""
     h = len(W)
     squares = np.empty((len(sizes), h, h))
     squares[0] = W

@@ -20,8 +20,8 @@ _NOT_MUCH_LESS = 1 / 16
 def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
     """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
 
-    By direct sums, or where that is less work by transforms of blocks. Rounding errors of those are of the size
-    of ``||a|| ||b||``: they are for the lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
+    By direct sums, or where that is less work by transforms of blocks. Rounding errors of those are of the
+    size of ``||a|| ||b||``: they are for lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
     """
     (T, B, q), m = a.mantissa.shape, b.shape[2]
     shift = 0

@@ -420,7 +420,7 @@ def gradient_flow(
         )
 
 
-def _scaled_share(inner: Real, exponent: Any, square: float, total: Scaled) -> Real:
+def _scaled_share(inner: Any, exponent: Any, square: float, total: Scaled) -> Real:
     shift = np.clip(exponent - total.exponent, -5000, 5000).astype(np.int32)
     share: Real = np.ldexp(np.divide(inner, square), shift)
     return share

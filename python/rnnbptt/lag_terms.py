@@ -171,7 +171,7 @@ class LagTerms:
         for first, terms in self.contributions(_SUMMED):
             for start, some in _alike(terms):
                 top = np.maximum(so_far.exponent, some.exponent.max())
-                sums = np.cumsum(some.at(np.full_like(some.exponent, top)), axis=0) + so_far.at(top)
+                sums = _running_sums(so_far.at(top), some.at(np.full_like(some.exponent, top)))
                 so_far = normalised(sums[-1], top, axes=2)
                 yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
 
@@ -182,7 +182,7 @@ class LagTerms:
             for start, some in reversed(_alike(terms)):
                 top = np.maximum(so_far.exponent, some.exponent.max())
                 backwards = some.at(np.full_like(some.exponent, top))[::-1]
-                sums = np.cumsum(backwards, axis=0)[::-1] + so_far.at(top)
+                sums = _running_sums(so_far.at(top), backwards)[::-1]
                 so_far = normalised(sums[0], top, axes=2)
                 yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
 
@@ -198,9 +198,9 @@ class LagTerms:
         return normalised(products, np.repeat(top[:, np.newaxis], products.shape[1], axis=1))
 
     def _beyond(self, outer: Scaled) -> tuple[Scaled, Scaled]:
-        """Return what lags from K on add together, and ``C_{K-1}`` as rows (q, h); `outer` is ``W_qh W_hh^K``.
+        """Return what lags from K on add together, and ``C_{K-1}`` as rows (q, h).
 
-        The former is ``(W_hh^T)^K sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``.
+        The former is ``(W_hh^T)^K sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``; `outer` is ``W_qh W_hh^K``.
         """
         data, K = self.data, self.lags
         T = len(data.inputs)
@@ -251,6 +251,14 @@ def side_by_side(gradients: Gradients) -> Real:
     return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
 
 
+def _running_sums(so_far: Real, terms: Real) -> Real:
+    """Return ``so_far + terms[0] + ... + terms[i]`` for every i: faster than a cumulative sum."""
+    sums = np.empty_like(terms)
+    for i, term in enumerate(terms):
+        so_far = np.add(so_far, term, out=sums[i])
+    return sums
+
+
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
     """Return the terms together if their exponents are close enough to be summed under one, else singly."""
     exponents = terms.exponent[terms.exponent > ZERO // 2]
@@ -289,7 +297,7 @@ def moved_rows(rows: Real, W: Real, chunk: Chunk, count: int, threads: int) -> S
 def log2_norms_of_products(P: Real, Z: Real | None, gram: Real | None, threads: int) -> Real:
     r"""Return base-2 logarithms of ``||P_k^T Z_k||_F``, nan where digits are lost.
 
-    By :math:`\|P^\top Z\|_F^2 = \langle P P^\top, Z Z^\top \rangle`, with `gram` for ``Z Z^T`` where there is one
+    By :math:`\|P^\top Z\|_F^2 = \langle P P^\top, Z Z^\top \rangle`, with `gram` for ``Z Z^T`` where one is
     for all k: P is (K, q, h), Z (K, q, w).
     """
     K, q, h = P.shape

@@ -73,9 +73,7 @@ class Recurrence:
         """States and outputs far beyond the range of float64."""
         W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
         length, power = self.chunk.length, self.chunk.power
-        return ChunkedRecurrence(
-            W_hh, self.columns, W_qh, inputs, self.start, self.threads, length, power
-        )
+        return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, length, power)
 
 
 def pose(
@@ -123,7 +121,7 @@ def pose(
         inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
     recurrence = Recurrence(wide, inputs, start, threads)
     o = raw_if_tame(outputs(wide, Dataset(wide, x, start), threads))
-    plain = o.raw and not (vanishing(o.mantissa) and _vanishing_while(o.mantissa, running))
+    plain = o.raw and not _vanishing(o.mantissa, running)
     if not plain:
         o = _outputs(recurrence.forward, wide, x)
     if callable(loss):
@@ -131,9 +129,9 @@ def pose(
     else:
         assert targets is not None
         if used is None and dataset.weights is None:
-            share = np.broadcast_to(1 / (T * B), (T, B))
+            share: Real = np.broadcast_to(1 / (T * B), (T, B))
         else:
-            weight = np.where(kept, 1.0 if dataset.weights is None else dataset.weights, 0.0)
+            weight: Real = np.where(kept, 1.0 if dataset.weights is None else dataset.weights, 0.0)
             share = weight / weight.sum()
         d_o = _derivative(loss, o, targets, share)
     return Data(
@@ -141,11 +139,12 @@ def pose(
     )
 
 
-def _vanishing_while(o: Real, running: NDArray[np.bool_] | None) -> bool:
-    """Whether outputs of zero follow others within sequences, (T, B, q)."""
-    nonzero = o.any(axis=-1)
-    ended = nonzero[:-1] & ~nonzero[1:]
-    return running is None or bool((ended & running[1:]).any())
+def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
+    """Whether outputs of zero follow others within sequences."""
+    if running is None or not vanishing(o):
+        return vanishing(o)
+    nonzero: NDArray[np.bool_] = np.any(o, axis=-1)
+    return bool((nonzero[:-1] & ~nonzero[1:] & running[1:]).any())
 
 
 def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:

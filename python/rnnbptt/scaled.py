@@ -157,7 +157,7 @@ def contract(a: Scaled, b: Scaled, threads: int = 0) -> Scaled:
 
 def product(a: Real, b: Real, threads: int, out: Real | None = None) -> NDArray[np.float64]:
     """Return the product of two matrices, by the engine: no threads of another library get in its way."""
-    result = np.empty((len(a), b.shape[1])) if out is None else out
+    result: NDArray[Any] = np.empty((len(a), b.shape[1])) if out is None else out
     shape = (*a.shape, b.shape[1])
     _core.product(shape, np.ascontiguousarray(a), np.ascontiguousarray(b), result, threads)
     return result

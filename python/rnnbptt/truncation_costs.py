@@ -21,8 +21,8 @@ from .truncation import Chunked, Randomized
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .posing import Data
     from .objective import Loss
+    from .posing import Data
 
 METHODS = ("sliding", "chunked", "randomized")
 Method = Literal["sliding", "chunked", "randomized"]
