@@ -17,7 +17,8 @@ import rnnbptt
 from problems import build, draw
 from rnnbptt.correlation import correlate
 from rnnbptt.flow import GradientFlow, gradient_flow
-from rnnbptt.lag_terms import LagTerms, pose, side_by_side
+from rnnbptt.lag_terms import LagTerms, side_by_side
+from rnnbptt.posing import pose
 from rnnbptt.scaled import Real, Scaled, add, normalised, raw_if_tame
 from tolerances import relative_error
 

@@ -1,14 +1,17 @@
 // _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
-// _core.log2_state_norms: results go to arrays that Python has allocated; and _core.panel_product_rate, the
-// machine's limit for benchmarks.
+// _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products: results go to arrays
+// that Python has allocated; _core.row_sizes; and _core.panel_product_rate, the machine's limit for
+// benchmarks.
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
 #include "core/correlation.hpp"
+#include "core/lag_sums.hpp"
 #include "core/rate.hpp"
 #include "core/recurrence.hpp"
+#include "core/row_sizes.hpp"
 #include "core/scaled_powers.hpp"
 #include "core/state_norms.hpp"
 
@@ -84,8 +87,9 @@ void bound_product(const std::tuple<Index, Index, Index>& sizes, const py::objec
   });
 }
 
+// By direct sums, or by transforms of `length` steps where that is not zero.
 void bound_correlate(const std::tuple<Index, Index, Index, Index, Index>& sizes, const py::object& a,
-                     const py::object& b, const py::object& R, int threads) {
+                     const py::object& b, const py::object& R, Index length, int threads) {
   const auto [T, B, q, m, count] = sizes;
   const auto left = sequence<double>(a, "a", T, B, q, 3);
   const auto right = sequence<double>(b, "b", T, B, m, 3);
@@ -93,7 +97,8 @@ void bound_correlate(const std::tuple<Index, Index, Index, Index, Index>& sizes,
   BorrowedWorkspace borrowed;
   Workspace& workspace = borrowed.get();
   without_gil(threads, [&, T = T, B = B, q = q, m = m, count = count](Run& run) {
-    correlate(run, workspace, T, B, q, m, count, left, right, to);
+    if (length == 0) return correlate(run, workspace, T, B, q, m, count, left, right, to);
+    correlate_by_transforms(run, workspace, T, B, q, m, count, length, left, right, to);
   });
 }
 
@@ -110,6 +115,52 @@ void bound_log2_state_norms(const std::tuple<Index, Index, Index, Index>& sizes,
   Workspace& workspace = borrowed.get();
   without_gil(threads, [&, lanes = lanes, steps = steps, h = h, m = m](Run& run) {
     log2_state_norms(run, workspace, lanes, steps, h, m, matrix, columns, entering, states, to);
+  });
+}
+
+std::tuple<bool, bool, bool> bound_row_sizes(Index rows, Index width, Index lanes, const py::object& data,
+                                             int bits) {
+  const auto* from = input<double>(data, "data", rows * width);
+  RowSizes found{};
+  without_gil(1, [&](Run&) { found = row_sizes(rows, width, lanes, from, bits); });
+  return {found.tame, found.falls, found.rises};
+}
+
+void bound_outer_sum(const std::tuple<Index, Index, Index>& sizes, const py::object& A, const py::object& B,
+                     const py::object& C, int threads) {
+  const auto [rows, m, n] = sizes;
+  const auto* left = input<double>(A, "A", rows * m);
+  const auto* right = input<double>(B, "B", rows * n);
+  auto* to = output<double>(C, "C", m * n);
+  in_workspace(threads, [&, rows = rows, m = m, n = n](Run& run, Workspace& workspace) {
+    outer_sum(run, workspace, rows, left, m, right, n, to);
+  });
+}
+
+void bound_inner_products(const std::tuple<Index, Index, Index, Index>& sizes, const py::object& P,
+                          const py::object& G, const py::object& Z, const py::object& inner, int threads) {
+  const auto [K, q, h, w] = sizes;
+  const auto* left = input<double>(P, "P", K * q * h);
+  const auto* matrix = input<double>(G, "G", h * w);
+  const auto* right = input<double>(Z, "Z", K * q * w);
+  auto* to = output<double>(inner, "inner", K);
+  in_workspace(threads, [&, K = K, q = q, h = h, w = w](Run& run, Workspace& workspace) {
+    inner_products(run, workspace, K, q, h, w, left, matrix, right, to);
+  });
+}
+
+void bound_gram_products(const std::tuple<Index, Index, Index, Index>& sizes, const py::object& P,
+                         const py::object& Z, const py::object& B, const py::object& inner,
+                         const py::object& largest, int threads) {
+  const auto [K, q, h, w] = sizes;
+  const auto* left = input<double>(P, "P", K * q * h);
+  const auto* right = input<double>(Z, "Z", K * q * w);
+  const auto* same = input<double>(B, "B", q * q);
+  if ((right == nullptr) == (same == nullptr)) misfit("B");
+  auto* to = output<double>(inner, "inner", K);
+  auto* sizes_to = output<double>(largest, "largest", K);
+  in_workspace(threads, [&, K = K, q = q, h = h, w = w](Run& run, Workspace& workspace) {
+    gram_products(run, workspace, K, q, h, w, left, right, same, to, sizes_to);
   });
 }
 
@@ -131,7 +182,15 @@ void register_trajectories(py::module_& module) {
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),
+             py::arg("length"), py::arg("threads"));
+  module.def("row_sizes", &bound_row_sizes, py::arg("rows"), py::arg("width"), py::arg("lanes"),
+             py::arg("data"), py::arg("bits"));
+  module.def("outer_sum", &bound_outer_sum, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
+  module.def("inner_products", &bound_inner_products, py::arg("shape"), py::arg("P"), py::arg("G"),
+             py::arg("Z"), py::arg("inner"), py::arg("threads"));
+  module.def("gram_products", &bound_gram_products, py::arg("shape"), py::arg("P"), py::arg("Z"),
+             py::arg("B"), py::arg("inner"), py::arg("largest"), py::arg("threads"));
   module.def("log2_state_norms", &bound_log2_state_norms, py::arg("shape"), py::arg("W"), py::arg("U"),
              py::arg("u"), py::arg("start"), py::arg("logs"), py::arg("threads"));
   module.def("panel_product_rate", &panel_product_rate, py::arg("dtype"), py::arg("threads"));

@@ -12,4 +12,10 @@ namespace rnnbptt {
 void correlate(Run& run, Workspace& workspace, Index T, Index B, Index q, Index m, Index count,
                SequenceView<const double> a, SequenceView<const double> b, double* R);
 
+// The same for q m correlations at the price of q + m transforms of blocks of `length` > count steps, a power
+// of two. Its rounding errors are of the size of ||a|| ||b||.
+void correlate_by_transforms(Run& run, Workspace& workspace, Index T, Index B, Index q, Index m, Index count,
+                             Index length, SequenceView<const double> a, SequenceView<const double> b,
+                             double* R);
+
 }  // namespace rnnbptt

@@ -9,21 +9,8 @@
 namespace rnnbptt {
 namespace {
 
-double square(Index size, const double* v) {
-  // Several sums at a time: one alone would wait for itself.
-  constexpr Index width = 8;
-  double sums[width] = {};
-  Index i = 0;
-  for (; i + width <= size; i += width)
-    for (Index k = 0; k < width; ++k) sums[k] += v[i + k] * v[i + k];
-  for (; i < size; ++i) sums[0] += v[i] * v[i];
-  double sum = 0;
-  for (const double part : sums) sum += part;
-  return sum;
-}
-
 double log2_norm(Index size, const double* v) {
-  const double plain = square(size, v);
+  const double plain = kernels::table().sizes->square(size, v);
   if (plain > 0x1p-900 && plain < 0x1p900) return std::log2(plain) / 2;
   double top = 0;
   for (Index i = 0; i < size; ++i) top = std::max(top, std::abs(v[i]));
@@ -52,13 +39,13 @@ void log2_state_norms(Run& run, Workspace& workspace, Index lanes, Index steps, 
   }
   const auto matrix = pack<double>(workspace, MatrixView<const double>{joined, h, depth, depth}.transposed());
   // Few enough lanes for their states to stay in the first caches. A multiple of 8 changes no bit.
-  const Index block = std::clamp<Index>((Index{1} << 12) / depth / 8, 1, 16) * 8;
+  const Index block = std::clamp<Index>((Index{1} << 11) / depth / 8, 1, 16) * 8;
   const Index tasks = (lanes + block - 1) / block, size = block * depth;
-  auto* memory = workspace.take<double>(tasks * 2 * size);
+  auto* memory = workspace.take<double>(run.threads * 2 * size);
   const double step_work = static_cast<double>(block * h) * static_cast<double>(depth);
   parallel(run, tasks, step_work * static_cast<double>(steps), [&](Index task, int worker) {
     const Index first = task * block, count = std::min(block, lanes - first);
-    double *s = memory + task * 2 * size, *next = s + size;
+    double *s = memory + worker * 2 * size, *next = s + size;
     for (Index i = 0; i < count; ++i)
       std::copy(start + (first + i) * h, start + (first + i + 1) * h, s + i * depth);
     for (Index j = 0; j < steps; ++j) {

@@ -352,8 +352,11 @@ constexpr Functions<Scalar> functions() {
 }  // namespace
 
 namespace RNNBPTT_ISA_NAME {
+extern const Transforms isa_transforms;
+extern const Sizes isa_sizes;
 extern const Table isa_table;
-const Table isa_table = {RNNBPTT_STRING(RNNBPTT_ISA_NAME), functions<float>(), functions<double>()};
+const Table isa_table = {RNNBPTT_STRING(RNNBPTT_ISA_NAME), functions<float>(), functions<double>(),
+                         &isa_transforms, &isa_sizes};
 }  // namespace RNNBPTT_ISA_NAME
 
 }  // namespace rnnbptt::kernels

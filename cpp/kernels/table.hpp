@@ -63,10 +63,32 @@ struct Functions {
   double (*residual)(Index n, Scalar* o, const Scalar* y, Scalar scale);
 };
 
+// Fourier transforms of n complex numbers, n a power of two, of several sequences side by side, in place:
+// real parts of all lanes, then imaginary parts, number by number. `roots` holds exp(-2 pi i k / (n stride))
+// for k < 3/4 n stride, real and imaginary part. Forward into bit-reversed order, and from it n times the
+// inverse.
+inline constexpr Index transform_lanes = 8;
+struct Transforms {
+  void (*forward)(Index n, double* x, const double* roots, Index stride);
+  void (*inverse)(Index n, double* x, const double* roots, Index stride);
+};
+
+// The smallest and the largest modulus; the largest is not a number where one of the numbers is not finite.
+struct Extent {
+  double low, high;
+};
+
+struct Sizes {
+  Extent (*extent)(Index n, const double* x);
+  double (*square)(Index n, const double* x);  // the sum of squares
+};
+
 struct Table {
   const char* isa;
   Functions<float> f32;
   Functions<double> f64;
+  const Transforms* transforms;
+  const Sizes* sizes;
 
   template <typename Scalar>
   const Functions<Scalar>& of() const;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .scaled import Real, Scaled, product
+from .lag_terms import log2_norms_of_products
+from .scaled import Real, Scaled, outer_sum, product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,12 +29,15 @@ class Backpropagated:
     """
 
     def __init__(self, W: Real, P: Scaled, d_o: Scaled, used: int, threads: int) -> None:
-        top = d_o.exponent.max()
-        rows = d_o.at(np.full_like(d_o.exponent, top)).reshape(-1, d_o.mantissa.shape[2])
-        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2 = ||R P_k||_F^2, with D = QR the rows d_o_t.
-        self._W, self._P, self._threads = W, P, threads
-        self._R: Real = np.asarray(np.linalg.qr(rows, mode="r"))
-        self._lengths = self._vectors().log2_norms()
+        self._W, self._P, self._d_o, self._threads = W, P, d_o, threads
+        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2, with D the rows d_o_t.
+        rows, top = self._rows
+        vectors, exponent = self._by_lag
+        gram = outer_sum(rows, rows, threads)
+        self._lengths = log2_norms_of_products(vectors, None, gram, threads) + exponent
+        lost = np.flatnonzero(np.isnan(self._lengths))
+        if lost.size:
+            self._lengths[lost] = self._vectors(lost).log2_norms()
         self.log2_norms: Real = self._lengths + top - np.log2(used) / 2
 
     @property
@@ -44,7 +48,7 @@ class Backpropagated:
     @cached_property
     def alignment(self) -> Real:
         """Share of the vectors' length in the eigenspace of ``W_hh^T`` of these eigenvalues, (K,)."""
-        vectors, exponent = self._vectors()
+        vectors, exponent = self._vectors(slice(None))
         basis = self._leading[1]
         rows = product(vectors.reshape(-1, len(basis)), basis, self._threads)
         with np.errstate(all="ignore"):
@@ -56,14 +60,32 @@ class Backpropagated:
     def _leading(self) -> tuple[NDArray[np.complex128], Real]:
         return _leading(self._W)
 
-    def _vectors(self) -> Scaled:
-        """Return ``R P_k``, (K, ., h), under one exponent for each lag."""
+    @property
+    def _rows(self) -> tuple[Real, Any]:
+        """D, and its exponent."""
+        top = self._d_o.exponent.max()
+        rows = self._d_o.at(np.broadcast_to(top, self._d_o.exponent.shape))
+        return rows.reshape(-1, rows.shape[2]), top
+
+    @property
+    def _by_lag(self) -> Scaled:
+        """P under one exponent for each lag."""
         exponent = self._P.exponent.max(axis=1)
-        P = self._P.at(exponent[:, np.newaxis])
+        return Scaled(self._P.at(np.broadcast_to(exponent[:, np.newaxis], self._P.exponent.shape)), exponent)
+
+    @cached_property
+    def _R(self) -> Real:
+        """R of D = QR: ``||D P_k|| = ||R P_k||``."""
+        return np.asarray(np.linalg.qr(self._rows[0], mode="r"))
+
+    def _vectors(self, lags: Any) -> Scaled:
+        """Return ``R P_k`` for some lags, (., ., h)."""
+        P, exponent = self._by_lag
+        P = P[lags]
         K, q, h = P.shape
         by_output = np.ascontiguousarray(P.swapaxes(0, 1)).reshape(q, K * h)
         rows = product(self._R, by_output, self._threads).reshape(-1, K, h)
-        return Scaled(np.ascontiguousarray(rows.swapaxes(0, 1)), exponent)
+        return Scaled(np.ascontiguousarray(rows.swapaxes(0, 1)), exponent[lags])
 
 
 def _leading(W: Real) -> tuple[NDArray[np.complex128], Real]:

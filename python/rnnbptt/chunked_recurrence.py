@@ -8,8 +8,8 @@ import numpy as np
 
 from . import _core
 from .params import Params
-from .scaled import TAME, Real, Scaled, normalised, power, product, raw_if_tame, scan
-from .trajectories import forward
+from .scaled import TAME, Real, Scaled, normalised, power, product, raw_if_tame, scan, tame, unscaled
+from .trajectories import forward, step_by_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _LONGEST = 32
 #: Scalars of the states of a window.
 _WINDOW = 2**17
-#: Multiplications of a product up to which the usual BLAS takes one thread.
-_SMALL = 2**18
+
+
+#: Random vectors that a power is tried on, and by how much of their length it may miss.
+_WITNESSES = 8
+_ACCURATE = 2.0**-44
 
 
 class Window(NamedTuple):
@@ -31,15 +34,15 @@ class Window(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Steps of a chunk, L, and the power ``W^L``."""
+    """Steps of a chunk, L, and the powers ``W^1, W^2, W^4, ..., W^L``, each under one exponent."""
 
     length: int
-    power: Scaled
+    powers: Scaled
 
     @property
-    def transposed(self) -> Chunk:
-        """The same for ``W^T``."""
-        return Chunk(self.length, Scaled(self.power.mantissa.T, self.power.exponent))
+    def power(self) -> Scaled:
+        """W^L."""
+        return Scaled(self.powers.mantissa[-1], self.powers.exponent[-1])
 
 
 class ChunkedRecurrence:
@@ -52,7 +55,7 @@ class ChunkedRecurrence:
     as ordinary numbers, or with exponents where those are needed. The states between are computed when asked
     for, all chunks of a window side by side. L is short enough for a chunk never to leave the range.
 
-    L and the power are those of the `chunk`.
+    L and the power are given: see `chunk_of`.
     """
 
     def __init__(
@@ -63,46 +66,50 @@ class ChunkedRecurrence:
         inputs: Scaled,
         start: Real,
         threads: int,
-        chunk: Chunk,
+        length: int,
+        power: Scaled,
     ) -> None:
         self._params = Params(U, W, C)
         self._threads = threads or None
         T, B, m = inputs.mantissa.shape
         h = len(W)
         self.steps, self.input_weights = T, U
-        L = self.length = chunk.length
-        self._power = chunk.power
+        L = self.length = length
+        self._power = power
         chunks = -(-T // L)
-        padding = chunks * L - T
-        mantissa = np.pad(inputs.mantissa, ((0, padding), (0, 0), (0, 0)))
-        exponent = np.pad(inputs.exponent, ((0, padding), (0, 0)), mode="edge")
         # (chunks, B, L, m): every chunk of every sequence under the exponent of its largest input.
-        rows = Scaled(
-            mantissa.reshape(chunks, L, B, m).swapaxes(1, 2), exponent.reshape(chunks, L, B).swapaxes(1, 2)
-        )
-        self._top = rows.exponent.max(axis=2)
-        self._inputs = np.ascontiguousarray(rows.at(self._top[..., np.newaxis]))
+        rows = np.zeros((chunks, B, L, m))
+        whole = T // L
+        turned = rows.swapaxes(1, 2)
+        turned[:whole] = inputs.mantissa[: whole * L].reshape(whole, L, B, m)
+        if chunks > whole:
+            turned[whole, : T - whole * L] = inputs.mantissa[whole * L :]
+        if inputs.raw:
+            self._inputs, self._top = unscaled(rows, 2)
+        else:
+            exponent = np.pad(inputs.exponent, ((0, chunks * L - T), (0, 0)), mode="edge")
+            exponent = exponent.reshape(chunks, L, B).swapaxes(1, 2)
+            self._top = exponent.max(axis=2)
+            self._inputs = Scaled(rows, exponent).at(self._top[..., np.newaxis])
         # W^(L-1-j) U, j = 0 .. L-1, one below the other
         blocks = np.empty((L, m, h))
         blocks[-1] = U.T
+        transposed = np.ascontiguousarray(W.T)
         for j in range(L - 1, 0, -1):
-            blocks[j - 1] = blocks[j] @ W.T
+            product(blocks[j], transposed, self._threads or 0, out=blocks[j - 1])
         self._blocks = blocks
-        entering = _product(self._inputs.reshape(-1, L * m), blocks.reshape(L * m, h)).reshape(chunks, B, h)
+        entering = product(self._inputs.reshape(-1, L * m), blocks.reshape(L * m, h), threads)
         first = raw_if_tame(start)
-        ends = scan(self._power, Scaled(entering, self._top), first, threads)
-        if not ends.raw:  # then zeros are not to decide on exponents
-            first = normalised(*first)
+        starts = scan(self._power, Scaled(entering.reshape(chunks, B, h), self._top), first, threads)
+        if not starts.raw:  # then zeros are not to decide on exponents
+            starts = normalised(*starts)
             self._inputs, self._top = normalised(self._inputs, self._top)
-        self._starts = Scaled(
-            np.concatenate([first.mantissa[np.newaxis], ends.mantissa[:-1]]),
-            np.concatenate([first.exponent[np.newaxis], ends.exponent[:-1]]),
-        )
+        self._starts = Scaled(starts.mantissa[:-1], starts.exponent[:-1])
 
     @property
     def raw(self) -> bool:
         """Whether all states are ordinary numbers."""
-        return self._starts.raw and not self._top.any()
+        return self._starts.raw and Scaled(self._inputs, self._top).raw
 
     def outputs(self) -> Scaled:
         """Return the outputs of all steps, (T, B, q): without the states between, where that is less work."""
@@ -121,9 +128,10 @@ class ChunkedRecurrence:
         for i in range(L):
             within[i, :, i:] = response[: L - i].swapaxes(0, 1)
         top = np.maximum(self._starts.exponent, self._top)
-        o = _product(self._starts.at(top).reshape(-1, h), seen.reshape(L * q, h).T)
+        threads = self._threads or 0
+        o = product(self._starts.at(top).reshape(-1, h), seen.reshape(L * q, h).T, threads)
         u = Scaled(self._inputs.reshape(chunks, B, L * m), self._top).at(top)
-        o += _product(u.reshape(-1, L * m), within.reshape(L * m, L * q))
+        o += product(u.reshape(-1, L * m), within.reshape(L * m, L * q), threads)
         by_step = o.reshape(chunks, B, L, q).swapaxes(1, 2).reshape(chunks * L, B, q)
         return Scaled(by_step[: self.steps], np.repeat(top, L, axis=0)[: self.steps])
 
@@ -133,7 +141,9 @@ class ChunkedRecurrence:
         chunks, rest = divmod(steps, self.length)
         for factor in [self._power] * chunks + [single] * rest:
             moved = product(factor.mantissa, rows.mantissa, self._threads or 0)
-            rows = normalised(moved, rows.exponent + factor.exponent, axes=2)
+            exponent = rows.exponent + factor.exponent
+            moderate = tame(moved.reshape(1, -1)) and moved.any()
+            rows = Scaled(moved, exponent) if moderate else normalised(moved, exponent, axes=2)
         return rows
 
     def log2_norms(self) -> Real:
@@ -151,7 +161,8 @@ class ChunkedRecurrence:
             logs,
             self._threads or 0,
         )
-        logs += top[..., np.newaxis]
+        if not self.raw:
+            logs += top[..., np.newaxis]
         return logs.swapaxes(1, 2).reshape(chunks * L, B)[: self.steps]
 
     def window(self, first: int, stop: int) -> Window:
@@ -195,19 +206,6 @@ class ChunkedRecurrence:
         return self.length * max(1, _WINDOW // int(self.length * B * h))
 
 
-def _product(rows: Real, matrix: Real) -> Real:
-    """Return ``rows @ matrix``, of a small matrix by blocks for which the BLAS starts no threads.
-
-    Those would wait, busily, in the way of the engine's.
-    """
-    size = _SMALL // matrix.size
-    if size < 16:
-        return rows @ matrix
-    whole = len(rows) // size * size
-    blocks = rows[:whole].reshape(-1, size, rows.shape[1]) @ matrix
-    return np.concatenate([blocks.reshape(whole, matrix.shape[1]), rows[whole:] @ matrix])
-
-
 def _joined(parts: list[Scaled]) -> Scaled:
     mantissas, exponents = ([part[i] for part in parts] for i in (0, 1))
     return Scaled(np.concatenate(mantissas), np.concatenate(exponents))
@@ -216,12 +214,30 @@ def _joined(parts: list[Scaled]) -> Scaled:
 def chunk_of(W: Real, T: int, threads: int) -> Chunk:
     """Return the largest power of two, up to T and `_LONGEST`, over which powers of W stay tame; with W^L."""
     sizes = [2**n for n in range(_LONGEST.bit_length()) if 2**n <= T]
-    powers = power(W, sizes, threads)
-    i, growth = 0, 0.0
+    powers = _squares(W, sizes, threads)
+    last, growth = 0, 0.0
     for n, log2 in enumerate(powers.log2_norms().tolist()):
         # Powers below W^(2 size) are products of the powers W^1, W^2, W^4, ... seen so far.
         if not (growth < TAME and -TAME < log2 < TAME):
             break
-        i = n
+        last = n
         growth += max(0.0, log2)
-    return Chunk(sizes[i], Scaled(powers.mantissa[i], powers.exponent[i]))
+    kept = slice(last + 1)
+    return Chunk(sizes[last], Scaled(powers.mantissa[kept], powers.exponent[kept]))
+
+
+def _squares(W: Real, sizes: list[int], threads: int) -> Scaled:
+    """Return ``W^1, W^2, W^4, ...``, each under one exponent: by squaring where that is accurate."""
+    h = len(W)
+    squares = np.empty((len(sizes), h, h))
+    squares[0] = W
+    for n in range(1, len(sizes)):
+        product(squares[n - 1], squares[n - 1], threads, out=squares[n])
+    # Squaring amplifies rounding errors where powers cancel. A few vectors, moved step by step, would tell.
+    vectors = np.random.default_rng(0).standard_normal((_WITNESSES, h))
+    still = np.zeros((sizes[-1], _WITNESSES, h))
+    moved = step_by_step(W, still, vectors, threads)[-1]
+    error = np.linalg.norm(product(vectors, np.ascontiguousarray(squares[-1].T), threads) - moved)
+    if tame(squares) and error <= _ACCURATE * np.linalg.norm(moved):
+        return unscaled(squares, 2)
+    return power(W, sizes, threads)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from . import _validate
 from .alignment import Backpropagated
-from .lag_terms import LagTerms, chosen_lags, pose
+from .lag_terms import LagTerms
+from .posing import chosen_lags, pose
 from .reporting import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
 from .scaled import Real, Scaled
 
@@ -396,11 +397,11 @@ def gradient_flow(
         h = len(data.start[0])
         total = terms.total(h)
         mantissa = total.mantissa
-        square = float(np.vdot(mantissa, mantissa))
+        square = float(np.sum(mantissa * mantissa))
         inner = terms.inner_products(mantissa)
         shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
         rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
-        beyond = np.array(np.vdot(rest.mantissa, mantissa))
+        beyond = np.sum(rest.mantissa * mantissa)
         own = by_step if data.batched else by_step[:, 0]
         return GradientFlow(
             steps=len(by_step),
@@ -419,7 +420,7 @@ def gradient_flow(
         )
 
 
-def _scaled_share(inner: Real, exponent: Any, square: float, total: Scaled) -> Real:
+def _scaled_share(inner: Any, exponent: Any, square: float, total: Scaled) -> Real:
     shift = np.clip(exponent - total.exponent, -5000, 5000).astype(np.int32)
     share: Real = np.ldexp(np.divide(inner, square), shift)
     return share

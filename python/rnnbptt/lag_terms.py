@@ -15,31 +15,41 @@ of ``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from . import _validate
-from .chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
+from . import _core
+from .chunked_recurrence import Chunk, ChunkedRecurrence
 from .correlation import correlate
-from .dataset import Dataset, checked
-from .objective import LOSSES, vjp
+from .objective import vjp
 from .params import Params
-from .scaled import TAME, ZERO, Real, Scaled, add, contract, normalised, product, raw_if_tame, scan
-from .trajectories import outputs
+from .scaled import (
+    TAME,
+    ZERO,
+    Real,
+    Scaled,
+    add,
+    contract,
+    normalised,
+    outer_sum,
+    product,
+    raw_if_tame,
+    scan,
+    tame,
+    unscaled,
+    vanishing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
-    from .objective import Loss
     from .params import Gradients
+    from .posing import Data
 
-#: Lags that are looked at where the caller does not say.
-DEFAULT_LAGS = 1000
 #: Scalars of the contributions of some lags.
 _AT_ONCE = 2**18
 #: Lags whose contributions are summed under one exponent.
@@ -48,192 +58,11 @@ _SUMMED = 64
 _CANCELLED = 2.0**-13
 
 
-@dataclass(frozen=True)
-class Data:
-    """A checked problem in float64, time-major: (T, B, ...)."""
-
-    params: Params
-    inputs: Real
-    """x, and a last input of one where there is a b_h: (T, B, d or d + 1)."""
-    start: Real
-    d_o: Scaled
-    used: int
-    """Steps with a weight in the loss."""
-    batched: bool
-    batch_first: bool
-    plain: bool
-    """Whether the engine, without exponents, gave the outputs."""
-    recurrence: Recurrence
-
-    @property
-    def raw(self) -> bool:
-        """Whether all states are ordinary numbers."""
-        return self.plain or self.recurrence.forward.raw
-
-
-@dataclass(frozen=True)
-class Recurrence:
-    """The recurrence of the states, made where it is asked for."""
-
-    params: Params
-    inputs: Real
-    start: Real
-    threads: int
-
-    @property
-    def columns(self) -> Real:
-        """Weights of the inputs: W_hx, and b_h beside it."""
-        W_hx, b_h = self.params.W_hx, self.params.b_h
-        return W_hx if b_h is None else np.concatenate([W_hx, b_h[:, np.newaxis]], axis=1)
-
-    @cached_property
-    def chunk(self) -> Chunk:
-        """Steps taken as one, and their power of W_hh."""
-        return chunk_of(self.params.W_hh, len(self.inputs), self.threads)
-
-    @cached_property
-    def forward(self) -> ChunkedRecurrence:
-        """States and outputs far beyond the range of float64."""
-        W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
-        return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, self.chunk)
-
-
 class Contributions(NamedTuple):
     """What lags ``first, first + 1, ...`` add to ``[d_W_hh | d_W_hx | d_b_h]``: (n, h, h + d or d + 1)."""
 
     first: int
     terms: Scaled
-
-
-def pose(
-    params: Params,
-    x: ArrayLike,
-    y: Any,
-    *,
-    loss: Loss,
-    h0: ArrayLike | None,
-    weights: ArrayLike | None,
-    lengths: ArrayLike | None,
-    mask: ArrayLike | None,
-    batch_first: bool,
-    threads: int,
-) -> Data:
-    """Check a problem as `Objective` does, run it, and differentiate the loss by the outputs."""
-    if callable(loss):
-        for name, value in (("weights", weights), ("mask", mask)):
-            if value is not None:
-                raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
-    else:
-        _validate.choice("loss", loss, LOSSES)
-    dataset = Dataset(
-        checked(params), x, h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
-    )
-    targets = None if callable(loss) else dataset.targets(loss, y)
-    T, B, h = dataset.steps, dataset.batch, params.shape[1]
-    running = _validate.used_steps(None, dataset.lengths, T)
-    used = _validate.used_steps(dataset.weights, dataset.lengths, T)
-    kept = np.ones((T, B), bool) if used is None else used
-    inputs = np.asarray(dataset.inputs, np.float64)
-    if running is not None:
-        inputs = np.where(running[..., np.newaxis], inputs, 0)
-    start = np.zeros((B, h)) if dataset.start is None else dataset.start.astype(np.float64)
-    if targets is not None and targets.ndim == 3:
-        targets = np.where(kept[..., np.newaxis], targets, 0).astype(np.float64)
-        _finite("y", targets)
-    wide = Params(**{name: array.astype(np.float64) for name, array in params.items()})
-    for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
-        _finite(name, array)
-    x = inputs
-    if wide.b_h is not None:
-        inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
-    recurrence = Recurrence(wide, inputs, start, threads)
-    o = raw_if_tame(outputs(wide, Dataset(wide, x, start), threads))
-    plain = o.raw and not _vanishing(o.mantissa, running)
-    if not plain:
-        o = _outputs(recurrence.forward, wide, x)
-    if callable(loss):
-        d_o = _callers_derivative(loss, o, y, dataset)
-    else:
-        assert targets is not None
-        weight = kept.astype(np.float64) if dataset.weights is None else np.where(kept, dataset.weights, 0.0)
-        d_o = _derivative(loss, o, targets, weight / weight.sum())
-    return Data(
-        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence
-    )
-
-
-def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
-    """Whether outputs of zero follow others: those may have fallen below the range of float64."""
-    nonzero = (o != 0).any(axis=-1)
-    ended = nonzero[:-1] & ~nonzero[1:]
-    return bool((ended if running is None else ended & running[1:]).any())
-
-
-def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:
-    """Return outputs far beyond the range of float64."""
-    o = recurrence.outputs()
-    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
-    direct = None if params.W_qx is None else x @ params.W_qx.T
-    if params.b_q is not None:
-        direct = np.broadcast_to(params.b_q, o.mantissa.shape) if direct is None else direct + params.b_q
-    return o if direct is None else add(o, raw_if_tame(direct))
-
-
-def chosen_lags(lags: int | None, data: Data) -> int:
-    """Return the number of lags to tell apart."""
-    T = len(data.inputs)
-    if lags is None:
-        return min(T, DEFAULT_LAGS)
-    number = _validate.integer("lags", lags, 1)
-    if number > T:
-        raise ValueError(f"lags must be at most T = {T}, not {number}")
-    return number
-
-
-def _finite(name: str, array: NDArray[Any]) -> None:
-    if not np.isfinite(array).all():
-        where = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(array)))
-        raise ValueError(f"{name} must be finite, not {array[where]} (an entry of the {name} that counts)")
-
-
-def _derivative(loss: str, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
-    """Return dL/do of a built-in loss; every step has its share of the mean."""
-    if loss == "cross_entropy":
-        k, label = np.arange(o.mantissa.shape[-1]), targets[..., np.newaxis]
-        mantissa = o.mantissa - o.mantissa.max(axis=-1, keepdims=True)
-        shifted = Scaled(mantissa, o.exponent).at(np.zeros_like(o.exponent))
-        odds = np.exp(shifted)
-        p = np.where(k == label, 0, odds / odds.sum(axis=-1, keepdims=True))
-        # p - 1 at the label is minus the sum of the others: no digits are lost.
-        dl = np.where(k == label, -p.sum(axis=-1, keepdims=True), p)
-        return raw_if_tame(share[..., np.newaxis] * dl)
-    residual = add(o, raw_if_tame(-targets))
-    factor = share * (2 / targets.shape[-1] if loss == "mse" else 1)
-    d_o = residual.mantissa * factor[..., np.newaxis]
-    return raw_if_tame(d_o) if residual.raw else normalised(d_o, residual.exponent)
-
-
-def _callers_derivative(loss: Any, o: Scaled, y: Any, dataset: Dataset) -> Scaled:
-    outputs = o.at(np.zeros_like(o.exponent))
-    if not np.isfinite(outputs).all():
-        raise ValueError("loss must be the name of a loss where outputs exceed the range of float64")
-    running = _validate.used_steps(None, dataset.lengths, dataset.steps)
-    if running is not None:
-        outputs = np.where(running[..., np.newaxis], outputs, 0)
-    shown = (
-        outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
-    )
-    answer = loss(shown, y)
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
-    float64 = np.dtype(np.float64)
-    d_o = _validate.like_sequence(
-        "d_o", answer[1], float64, outputs.shape, dataset.batched, dataset.batch_first
-    )
-    if running is not None:
-        d_o = np.where(running[..., np.newaxis], d_o, 0)
-    _finite("d_o", d_o)
-    return raw_if_tame(np.asarray(d_o, np.float64))
 
 
 class LagTerms:
@@ -245,8 +74,8 @@ class LagTerms:
         g_t = dL/dh_t in reversed time: its step r is ``g_{T+1-r}``.
     P : Scaled, (K, q, h)
         ``W_qh W_hh^k``.
-    Z : Scaled, (K, q, h + d or d + 1)
-        ``[C_k | R_k]``.
+    C : Scaled, (K, q, h)
+    R : Scaled, (K, q, d or d + 1)
     rest : Scaled, (h, h + d or d + 1)
         What lags from K on add to ``[d_W_hh | d_W_hx | d_b_h]``.
     """
@@ -255,6 +84,7 @@ class LagTerms:
         self.data, self.lags, self._threads = data, lags, threads
         W, W_qh = data.params.W_hh, data.params.W_qh
         h, q, B = len(W), len(W_qh), len(data.start)
+        chunk = data.recurrence.chunk
         transposed = np.ascontiguousarray(W.T)
         self.adjoint = ChunkedRecurrence(
             transposed,
@@ -263,24 +93,30 @@ class LagTerms:
             Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
             np.zeros((B, h)),
             threads,
-            data.recurrence.chunk.transposed,
+            chunk.length,
+            Scaled(np.ascontiguousarray(chunk.power.mantissa.T), chunk.power.exponent),
         )
-        first = raw_if_tame(W_qh)
-        still = raw_if_tame(np.zeros((lags - 1, q, h)))
-        self.P = _chain(first, scan(normalised(transposed, axes=2), still, first, threads))
+        P = moved_rows(W_qh, W, chunk, lags + 1, threads)
+        self.P = Scaled(P.mantissa[:lags], P.exponent[:lags])
         R = correlate(data.d_o, data.inputs, lags + 1, threads)
-        columns = data.recurrence.columns
-        inputs = normalised(self._times(R.mantissa[1:lags], columns.T), R.exponent[1:lags])
-        entering = add(inputs, self._from_start(slice(lags - 1)))
-        rest, last = self._beyond()
-        back = slice(None, None, -1)
-        v = Scaled(entering.mantissa[back], entering.exponent[back])
-        C = _chain(last, scan(normalised(W, axes=2), v, last, threads))
-        C = Scaled(C.mantissa[back], C.exponent[back])
-        top = np.maximum(C.exponent, R.exponent[:lags])
-        R = Scaled(R.mantissa[:lags], R.exponent[:lags])
-        self.Z = normalised(np.concatenate([C.at(top), R.at(top)], axis=2), top)
-        self.rest = self.adjoint.propagated(rest, lags)
+        self.R = Scaled(R.mantissa[:lags], R.exponent[:lags])
+        rows = R.mantissa[1:lags].reshape(-1, R.mantissa.shape[2])
+        entering = product(rows, data.recurrence.columns.T, threads).reshape(lags - 1, q, h)
+        v = raw_if_tame(entering) if R.raw else normalised(entering, R.exponent[1:lags])
+        if data.start.any():
+            v = add(v, self._from_start(slice(lags - 1)))
+        self.rest, last = self._beyond(Scaled(P.mantissa[lags], P.exponent[lags]))
+        self.C = scan(normalised(W, axes=2), v, last, threads, reverse=True)
+
+    @cached_property
+    def Z(self) -> Scaled:
+        """``[C_k | R_k]``: (K, q, h + d or d + 1)."""
+        C, R = self.C, self.R
+        if C.raw and R.raw:
+            return unscaled(np.concatenate([C.mantissa, R.mantissa], axis=2))
+        C, R = normalised(*C), normalised(*R)
+        top = np.maximum(C.exponent, R.exponent)
+        return normalised(np.concatenate([C.at(top), R.at(top)], axis=2), top)
 
     def contributions(self, most: int, *, backwards: bool = False) -> Iterator[Contributions]:
         """Go through all lags below K, at most so many at a time."""
@@ -300,44 +136,34 @@ class LagTerms:
         P, Z, exponents = self._aligned(width)
         top = exponents.max()
         left = Scaled(P, exponents).at(np.full_like(exponents, top)).reshape(-1, P.shape[2])
-        sums = product(left.T, Z.reshape(-1, Z.shape[2]), self._threads)
-        terms = normalised(sums, top, axes=2)
-        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), terms)
+        sums = normalised(outer_sum(left, Z.reshape(-1, Z.shape[2]), self._threads), top, axes=2)
+        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), sums)
 
     def log2_norms(self, width: int) -> Real:
-        r"""Return base-2 logarithms of the norms of the contributions' first `width` columns.
-
-        By the small matrices of :math:`\|P^\top Z\|_F^2 = \langle P P^\top, Z Z^\top \rangle`, and where
-        that sum cancels, from the contributions themselves.
-        """
+        """Return base-2 logarithms of the norms of the contributions' first `width` columns."""
         P, Z, top = self._aligned(width)
-        left, right = P @ P.swapaxes(1, 2), Z @ Z.swapaxes(1, 2)
-        squares, largest = _inner(left, right), np.sqrt(_inner(left, left) * _inner(right, right))
-        logs: Real = np.log2(squares) / 2 + top
-        for k in np.flatnonzero(~(squares > _CANCELLED * largest)):
+        logs = log2_norms_of_products(P, Z, None, self._threads) + top
+        for k in np.flatnonzero(np.isnan(logs)):
             logs[k] = Scaled(P[k].T @ Z[k], top[k]).log2_norms()
         return logs
 
     def inner_products(self, G: Real) -> Scaled:
         """Return what the contributions' first columns have in common with G, (h, width)."""
         P, Z, top = self._aligned(G.shape[1])
-        return Scaled(_inner(self._times(P, G), Z), top)
-
-    def _times(self, rows: Real, matrix: Real) -> Real:
-        """Return ``rows @ matrix`` as one product: (n, q, i) times (i, j)."""
-        joined = product(rows.reshape(-1, len(matrix)), matrix, self._threads)
-        return joined.reshape(*rows.shape[:2], matrix.shape[1])
+        inner = np.empty(self.lags)
+        P, G, Z = (np.ascontiguousarray(array) for array in (P, G, Z))
+        _core.inner_products((*P.shape, Z.shape[2]), P, G, Z, inner, self._threads)
+        return Scaled(inner, top)
 
     def _aligned(self, width: int | None) -> tuple[Real, Real, NDArray[np.int64]]:
         """Return P, Z and exponents (K,) such that contributions are ``P_k^T Z_k`` times two to these."""
-        left, top = self._left
-        return left, self.Z.mantissa[..., :width], top
-
-    @cached_property
-    def _left(self) -> Scaled:
-        exponent = self.P.exponent + self.Z.exponent
+        Z = self.C if width == self.C.mantissa.shape[2] else self.Z
+        if self.P.raw and Z.raw:
+            return self.P.mantissa, Z.mantissa[..., :width], np.zeros(self.lags, np.int64)
+        Z = normalised(*Z)
+        exponent = self.P.exponent + Z.exponent
         top = exponent.max(axis=1)
-        return Scaled(Scaled(self.P.mantissa, exponent).at(top[:, np.newaxis]), top)
+        return Scaled(self.P.mantissa, exponent).at(top[:, np.newaxis]), Z.mantissa[..., :width], top
 
     def sums_up_to(self) -> Iterator[Contributions]:
         """Go through the sums of the contributions of lags 0 .. k, for every k below K."""
@@ -345,7 +171,7 @@ class LagTerms:
         for first, terms in self.contributions(_SUMMED):
             for start, some in _alike(terms):
                 top = np.maximum(so_far.exponent, some.exponent.max())
-                sums = np.cumsum(some.at(np.full_like(some.exponent, top)), axis=0) + so_far.at(top)
+                sums = _running_sums(so_far.at(top), some.at(np.full_like(some.exponent, top)))
                 so_far = normalised(sums[-1], top, axes=2)
                 yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
 
@@ -356,7 +182,7 @@ class LagTerms:
             for start, some in reversed(_alike(terms)):
                 top = np.maximum(so_far.exponent, some.exponent.max())
                 backwards = some.at(np.full_like(some.exponent, top))[::-1]
-                sums = np.cumsum(backwards, axis=0)[::-1] + so_far.at(top)
+                sums = _running_sums(so_far.at(top), backwards)[::-1]
                 so_far = normalised(sums[0], top, axes=2)
                 yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
 
@@ -371,8 +197,11 @@ class LagTerms:
         products = some.at(top[:, np.newaxis]).swapaxes(1, 2) @ self.data.start
         return normalised(products, np.repeat(top[:, np.newaxis], products.shape[1], axis=1))
 
-    def _beyond(self) -> tuple[Scaled, Scaled]:
-        """Return ``sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``, and ``C_{K-1}`` as rows (q, h)."""
+    def _beyond(self, outer: Scaled) -> tuple[Scaled, Scaled]:
+        """Return what lags from K on add together, and ``C_{K-1}`` as rows (q, h).
+
+        The former is ``(W_hh^T)^K sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``; `outer` is ``W_qh W_hh^K``.
+        """
         data, K = self.data, self.lags
         T = len(data.inputs)
         q, h = data.params.W_qh.shape
@@ -381,10 +210,12 @@ class LagTerms:
         rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if data.raw and self.adjoint.raw:
-            params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)
-            d = params.shape[0]
+        if data.raw and self.adjoint.raw and outer.raw:
+            # A gradient at the same states, of a model that reads them out by W_qh W_hh^K.
+            W_hx, W_hh, b_h = data.params.W_hx, data.params.W_hh, data.params.b_h
+            d = W_hx.shape[1]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
+            params = Params(W_hx, W_hh, outer.mantissa, b_h)
             gradients = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
             assert gradients.W_qh is not None
             return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
@@ -409,7 +240,7 @@ class LagTerms:
             e = Scaled(data.d_o.mantissa[later], data.d_o.exponent[later])
             product = contract(e, Scaled(rows.mantissa[1:], top[1:]))
             last = add(last, normalised(product.mantissa, np.full(q, product.exponent)))
-        return rest, last
+        return self.adjoint.propagated(rest, K), last
 
 
 def side_by_side(gradients: Gradients) -> Real:
@@ -420,10 +251,12 @@ def side_by_side(gradients: Gradients) -> Real:
     return np.concatenate([gradients.W_hh, gradients.W_hx, *bias], axis=1)
 
 
-def _inner(a: Real, b: Real) -> Real:
-    """Return the inner products of matrices, (n, i, j) and (n, i, j)."""
-    products: Real = np.einsum("nij,nij->n", a, b)
-    return products
+def _running_sums(so_far: Real, terms: Real) -> Real:
+    """Return ``so_far + terms[0] + ... + terms[i]`` for every i: faster than a cumulative sum."""
+    sums = np.empty_like(terms)
+    for i, term in enumerate(terms):
+        so_far = np.add(so_far, term, out=sums[i])
+    return sums
 
 
 def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
@@ -437,10 +270,41 @@ def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
     return [(0, terms)]
 
 
-def _chain(first: Scaled, more: Scaled) -> Scaled:
-    """Return normal rows: `first`, then those of `more`."""
-    head, tail = normalised(*first), normalised(*more)
-    return Scaled(
-        np.concatenate([head.mantissa[np.newaxis], tail.mantissa]),
-        np.concatenate([head.exponent[np.newaxis], tail.exponent]),
-    )
+def moved_rows(rows: Real, W: Real, chunk: Chunk, count: int, threads: int) -> Scaled:
+    """Return ``rows W^k`` for k below `count`: (count, q, h).
+
+    As ordinary numbers, by ever more steps at a time up to those of the chunk, or with exponents.
+    """
+    q, h = rows.shape
+    powers = chunk.powers
+    if powers.raw:
+        moved = np.empty((count, q, h))
+        moved[0] = rows
+        n, done = 0, 1
+        while done < count:
+            if done == 2 ** (n + 1) and n + 1 < len(powers.mantissa):
+                n += 1
+            more = min(2**n, count - done)
+            source = moved[done - 2**n :][:more].reshape(-1, h)
+            product(source, powers.mantissa[n], threads, out=moved[done : done + more].reshape(-1, h))
+            done += more
+        if tame(moved) and not vanishing(moved):
+            return unscaled(moved)
+    still = unscaled(np.zeros((count - 1, q, h)))
+    return scan(normalised(np.ascontiguousarray(W.T), axes=2), still, raw_if_tame(rows), threads)
+
+
+def log2_norms_of_products(P: Real, Z: Real | None, gram: Real | None, threads: int) -> Real:
+    r"""Return base-2 logarithms of ``||P_k^T Z_k||_F``, nan where digits are lost.
+
+    By :math:`\|P^\top Z\|_F^2 = \langle P P^\top, Z Z^\top \rangle`, with `gram` for ``Z Z^T`` where one is
+    for all k: P is (K, q, h), Z (K, q, w).
+    """
+    K, q, h = P.shape
+    inner, largest = np.empty(K), np.empty(K)
+    width = 0 if Z is None else Z.shape[2]
+    P = np.ascontiguousarray(P)
+    Z = None if Z is None else np.ascontiguousarray(Z)
+    _core.gram_products((K, q, h, width), P, Z, gram, inner, largest, threads)
+    logs: Real = np.log2(np.where((inner > _CANCELLED * largest) | (largest == 0), inner, np.nan)) / 2
+    return logs

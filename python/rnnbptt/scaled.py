@@ -26,6 +26,7 @@ Real = NDArray[np.floating[Any]]
 ZERO = -(2**50)
 #: Rows whose largest entry lies within 2 ** -TAME and 2 ** TAME, or is zero, are left without exponents.
 TAME = 200
+_NONE = np.zeros((), np.int64)
 
 
 class Scaled(NamedTuple):
@@ -45,15 +46,16 @@ class Scaled(NamedTuple):
 
     def at(self, exponent: IntArray) -> Real:
         """Return mantissas for other exponents; what is too small for them becomes zero."""
+        if self.raw and _all_zero(exponent):
+            return self.mantissa
         shift = self.exponent - exponent
         return self.mantissa if _all_zero(shift) else _ldexp(self.mantissa, shift)
 
     def plain(self) -> Scaled:
         """Return raw rows if the exponents are moderate, else these."""
-        zero = self.exponent == ZERO
-        if self.raw or not (zero | (np.abs(self.exponent) < TAME)).all():
+        if self.raw or not ((self.exponent == ZERO) | (np.abs(self.exponent) < TAME)).all():
             return self
-        return Scaled(self.at(np.zeros_like(self.exponent)), np.zeros_like(self.exponent))
+        return unscaled(self.at(np.zeros_like(self.exponent)), self.mantissa.ndim - self.exponent.ndim)
 
     def log2_norms(self) -> Real:
         """Return the base-2 logarithm of the Euclidean norm of every row; -inf for zero."""
@@ -74,8 +76,10 @@ def _squares(rows: Real) -> Real:
 
 
 def _all_zero(exponent: IntArray) -> bool:
+    if exponent.size == 0 or not any(exponent.strides):  # one number, repeated
+        return exponent.size == 0 or exponent.item(0) == 0
     # Several times as fast as not any(): this is asked often.
-    return exponent.size == 0 or (int(exponent.min()) == 0 and int(exponent.max()) == 0)
+    return int(exponent.min()) == 0 and int(exponent.max()) == 0
 
 
 def _ldexp(mantissa: Real, exponent: IntArray) -> Real:
@@ -90,6 +94,11 @@ def _ldexp(mantissa: Real, exponent: IntArray) -> Real:
     return result
 
 
+def unscaled(rows: Real, axes: int = 1) -> Scaled:
+    """Return raw rows; `axes` trailing axes make a row."""
+    return Scaled(rows, np.broadcast_to(_NONE, rows.shape[: rows.ndim - axes]))
+
+
 def normalised(mantissa: Real, exponent: IntArray | int = 0, axes: int = 1) -> Scaled:
     """Return normal rows; `axes` trailing axes make a row where `exponent` does not say so."""
     lead = mantissa.ndim - axes if isinstance(exponent, int) else exponent.ndim
@@ -101,28 +110,36 @@ def normalised(mantissa: Real, exponent: IntArray | int = 0, axes: int = 1) -> S
 
 def raw_if_tame(rows: Real) -> Scaled:
     """Return rows without exponents where that is safe, else normal ones."""
-    if tame(rows):
-        return Scaled(rows, np.zeros(rows.shape[:-1], np.int64))
-    return normalised(rows)
+    return unscaled(rows) if tame(rows) else normalised(rows)
 
 
 def tame(rows: Real) -> bool:
     """Whether the largest entry of every row is zero or of moderate size."""
-    size = np.abs(rows)
-    if not size.max(initial=0) < 2.0**TAME:  # NaN is not tame
-        return False
-    small = size < 2.0**-TAME
-    if not small.any():
-        return True
-    top = size.max(axis=-1)
-    return bool(((top > 2.0**-TAME) | (top == 0)).all())
+    return _sizes(rows)[0]
+
+
+def vanishing(rows: Real, *, reverse: bool = False) -> bool:
+    """Whether tame rows of zeros follow others in time: (T, B, m), or in reversed time.
+
+    They may be zero, or have fallen below the range of float64 within one step.
+    """
+    _, falls, rises = _sizes(rows)
+    return rises if reverse else falls
+
+
+def _sizes(rows: Real) -> tuple[bool, bool, bool]:
+    lanes, width = rows.shape[-2] if rows.ndim > 2 else 1, rows.shape[-1]
+    if rows.size == 0:
+        return True, False, False
+    return _core.row_sizes(rows.size // width, width, lanes, np.ascontiguousarray(rows), TAME)
 
 
 def add(a: Scaled, b: Scaled) -> Scaled:
     """Return the sum, raw if both are."""
     if a.raw and b.raw:
-        sums, none = a.mantissa + b.mantissa, np.zeros(np.shape(a.exponent), np.int64)
-        return Scaled(sums, none) if tame(sums) else normalised(sums, none)
+        sums = a.mantissa + b.mantissa
+        axes = sums.ndim - np.ndim(a.exponent)
+        return unscaled(sums, axes) if tame(sums) else normalised(sums, axes=axes)
     a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
     top = np.maximum(a.exponent, b.exponent)
     return normalised(a.at(top) + b.at(top), top)
@@ -138,11 +155,19 @@ def contract(a: Scaled, b: Scaled, threads: int = 0) -> Scaled:
     return normalised(product(left.T, right, threads), top, axes=2)
 
 
-def product(a: Real, b: Real, threads: int) -> NDArray[np.float64]:
+def product(a: Real, b: Real, threads: int, out: Real | None = None) -> NDArray[np.float64]:
     """Return the product of two matrices, by the engine: no threads of another library get in its way."""
-    result = np.empty((len(a), b.shape[1]))
+    result: NDArray[Any] = np.empty((len(a), b.shape[1])) if out is None else out
     shape = (*a.shape, b.shape[1])
     _core.product(shape, np.ascontiguousarray(a), np.ascontiguousarray(b), result, threads)
+    return result
+
+
+def outer_sum(a: Real, b: Real, threads: int) -> NDArray[np.float64]:
+    """Return ``a^T b``, the sum of the outer products of rows, by the engine: (n, i) and (n, j) to (i, j)."""
+    result = np.empty((a.shape[1], b.shape[1]))
+    shape = (*a.shape, b.shape[1])
+    _core.outer_sum(shape, np.ascontiguousarray(a), np.ascontiguousarray(b), result, threads)
     return result
 
 
@@ -153,30 +178,38 @@ def power(W: Real, ks: Sequence[int], threads: int) -> Scaled:
     return normalised(mantissas, exponents)
 
 
-def scan(M: Scaled, v: Scaled, start: Scaled, threads: int) -> Scaled:
-    """Run ``s_n = M s_{n-1} + v_n`` over rows: (n, B, h) from the start (B, h); M is one scaled matrix.
+def scan(M: Scaled, v: Scaled, start: Scaled, threads: int, *, reverse: bool = False) -> Scaled:
+    """Run ``s_i = M s_{i-1} + v_{i-1}`` from the start s_0, (B, h): s_0 .. s_n, (n + 1, B, h).
 
-    First as ordinary numbers, by the engine. If those leave the range, or could have, again with one exponent
-    per row.
+    With `reverse`, ``s_i = M s_{i+1} + v_i`` from the start s_n. M is one scaled matrix. First as ordinary
+    numbers, by the engine. If those leave the range, or could have, again with one exponent per row.
     """
-    if len(v.mantissa) == 0:
-        return v
+    n = len(v.mantissa)
     v, start = v.plain(), start.plain()
+    states = np.empty((n + 1, *start.mantissa.shape))
+    first, others = (n, slice(n)) if reverse else (0, slice(1, None))
     if v.raw and start.raw and abs(int(M.exponent)) < TAME:
-        matrix = _ldexp(M.mantissa, M.exponent)
-        states = linear_scan(matrix, v.mantissa, start.mantissa, num_threads=threads or None)
-        # A row of zeros behind one that is not may be zero, or have fallen too far within one step.
-        nonzero = (states != 0).any(axis=-1)
-        if tame(states) and not (nonzero[:-1] & ~nonzero[1:]).any():
-            return Scaled(states, np.zeros(states.shape[:-1], np.int64))
+        states[first] = start.mantissa
+        if n:
+            matrix = _ldexp(M.mantissa, M.exponent)
+            linear_scan(
+                matrix,
+                v.mantissa,
+                start.mantissa,
+                reverse=reverse,
+                num_threads=threads or None,
+                out=states[others],
+            )
+        if tame(states) and not vanishing(states, reverse=reverse):
+            return unscaled(states)
     transposed = np.ascontiguousarray(M.mantissa.T)
-    states, exponents = np.empty(v.mantissa.shape), np.empty(v.exponent.shape, np.int64)
-    state, exponent = normalised(start.mantissa, start.exponent)
-    entering, entering_exponents = normalised(v.mantissa, v.exponent)
-    for n in range(len(states)):
-        product = exponent + M.exponent
-        top = np.maximum(product, entering_exponents[n])
-        sums = _ldexp(state @ transposed, product - top) + _ldexp(entering[n], entering_exponents[n] - top)
-        state, exponent = normalised(sums, top)
-        states[n], exponents[n] = state, exponent
+    exponents = np.empty(states.shape[:-1], np.int64)
+    states[first], exponents[first] = state, exponent = normalised(*start)
+    entering, entering_exponents = normalised(*v)
+    for i in reversed(range(n)) if reverse else range(n):
+        moved = exponent + M.exponent
+        top = np.maximum(moved, entering_exponents[i])
+        sums = _ldexp(state @ transposed, moved - top) + _ldexp(entering[i], entering_exponents[i] - top)
+        at = i if reverse else i + 1
+        states[at], exponents[at] = state, exponent = normalised(sums, top)
     return Scaled(states, exponents)

@@ -151,6 +151,11 @@ def linear_scan(
     return _scan(W, v, s0, reverse, transpose, num_threads, out)
 
 
+def step_by_step(W: FloatArray, v: FloatArray, s0: FloatArray, threads: int) -> FloatArray:
+    """Run `linear_scan` without powers of W."""
+    return _scan(W, v, s0, False, False, threads or None, None, piece=0)
+
+
 def _scan(
     W: ArrayLike,
     v: ArrayLike,

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _validate
-from .lag_terms import LagTerms, chosen_lags, pose, side_by_side
+from .lag_terms import LagTerms, side_by_side
 from .objective import vjp
 from .params import Params
+from .posing import chosen_lags, pose
 from .reporting import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
 from .scaled import Real, Scaled
 from .truncation import Chunked, Randomized
@@ -20,8 +21,8 @@ from .truncation import Chunked, Randomized
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .lag_terms import Data
     from .objective import Loss
+    from .posing import Data
 
 METHODS = ("sliding", "chunked", "randomized")
 Method = Literal["sliding", "chunked", "randomized"]
