@@ -90,7 +90,9 @@ class Case(NamedTuple):
         parts = dict(self.params.items()) | {"h0": start}
         v = {name: rng.standard_normal(part.shape).astype(part.dtype) for name, part in parts.items()}
         theta, along = (np.concatenate([part.ravel() for part in vector.values()]) for vector in (parts, v))
-        return product(theta, along, threads), Gradients(**v)
+        result = product(theta, along, threads)
+        assert result is not None
+        return result, Gradients(**v)
 
 
 def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:

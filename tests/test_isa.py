@@ -13,7 +13,7 @@ import pytest
 import rnnbptt
 from problems import LOSSES, OTHER_FORMS, SCALARS, STEP_OPTIONS, Array, assert_same, build
 from rnnbptt import Params
-from tolerances import gradient_bound, relative_error, sequential_bound
+from tolerances import FORMS, gradient_bound, relative_error, sequential_bound
 
 ISAS = ("v2", "v3", "v4")
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 23, 24, 25, 47, 48, 49)
@@ -51,6 +51,7 @@ def check(isa: str) -> None:
                         assert error <= bound or own > bound / 2, (name, size)
         check_whole_numbers(dtype)
         check_threads(dtype)
+    check_hessian_products()
 
 
 def check_whole_numbers(dtype: type[np.float32 | np.float64]) -> None:
@@ -79,6 +80,17 @@ def check_threads(dtype: type[np.float32 | np.float64]) -> None:
             for threads in (2, 3):
                 actual = rnnbptt.linear_scan(W, v, num_threads=threads)
                 assert actual.tobytes() == expected.tobytes(), (B, h, threads)
+
+
+def check_hessian_products() -> None:
+    for size in WIDTHS:
+        rng = np.random.default_rng(size)
+        for sizes, levels in (((12, 2, 2, size, 2), 0), ((12, 1, 2, size, 3), 2), ((12, 1, 2, 3, size), 1)):
+            case = build(rng, np.float64, sizes)
+            actual, v = case.hessian_product(size, levels=levels, window=2)
+            exact = rnnbptt.reference.hvp(case.params, case.x, case.y, v, wrt=case.wrt[:-1], **case.options)
+            expected = np.concatenate([part.ravel() for _, part in exact.items()])
+            assert relative_error(actual, expected) <= FORMS, (sizes, levels)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize
 
 import rnnbptt
-from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, build, draw
+from problems import KINDS, LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, build, draw
 from rnnbptt import Gradients, Objective, Params, reference
 from rnnbptt.reference.losses import LossName
 from tolerances import FINITE_DIFFERENCES, FORMS, relative_error
@@ -171,12 +171,15 @@ def test_hessp_is_symmetric_and_linear(loss: LossName) -> None:
 def test_hessian_products_on_every_schedule(sizes: tuple[int, int, int, int, int], dtype: Scalar) -> None:
     _, B, _, _, q = sizes
     tolerance = FORMS if dtype is np.float64 else 1e-5
-    for terms in (True, False):
+    # Orthogonal: nothing is forgotten, and float32 carries the states of chunks in float64.
+    for terms, kind, radius in ((True, KINDS[0], 0.9), (False, KINDS[1], 1.0)):
         case = build(
             np.random.default_rng(29),
             dtype,
             sizes,
             loss=LOSSES[(q + 2 + terms) % 3],
+            radius=radius,
+            kind=kind,
             biases=terms,
             direct=terms,
             h0=terms,
@@ -196,6 +199,27 @@ def test_hessian_products_on_every_schedule(sizes: tuple[int, int, int, int, int
             if keep:
                 again, _ = case.hessian_product(1, threads=3, **schedule)
                 assert again.tobytes() == actual.tobytes(), schedule
+
+
+def test_hessp_looks_at_its_vectors_every_time() -> None:
+    case = build(np.random.default_rng(30), np.float64, (20, 2, 2, 4, 2))
+    objective, theta = with_start(case)
+    v = np.random.default_rng(31).standard_normal(theta.size)
+    calls: list[tuple[Any, Any, type[Exception]]] = [
+        (theta[1:], v, ValueError),
+        (theta, v[1:], ValueError),
+        (theta, np.ma.array(v), TypeError),
+        (theta, v + 0j, TypeError),
+    ]
+    strided = np.repeat(v, 3)[::3]
+    before = theta.tobytes(), strided.tobytes()
+    expected = objective.hessp(theta, v)  # the first of all: later ones take a shorter way where they can
+    for along in (strided, v.tolist(), v.astype(">f8"), v):
+        assert objective.hessp(theta, along).tobytes() == expected.tobytes()
+    for point, along, error in calls:
+        with pytest.raises(error):
+            objective.hessp(point, along)
+    assert (theta.tobytes(), strided.tobytes()) == before
 
 
 def test_hessp_is_the_difference_of_gradients() -> None:

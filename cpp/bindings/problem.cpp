@@ -126,7 +126,8 @@ class BoundProblem {
     const Parts parts = parts_of(terms, single);
     const auto* at = vector(theta, parts);
     const auto* along = vector(v, parts);
-    if (at == nullptr || along == nullptr || !problem_.tangent) misfit("theta");
+    if (!problem_.tangent) misfit("tangent");
+    if (at == nullptr || along == nullptr) return py::none();
     py::array_t<Scalar> result(parts.size);
     Scalar* to = result.mutable_data();
     BorrowedWorkspace doubled;

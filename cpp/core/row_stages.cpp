@@ -220,6 +220,7 @@ double RowStages<Scalar, State>::work_of_sums() const {
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::sums(Rows& rows) {
   if (!model_.lifted) drop_last_states(rows);
+  if (isolated() && !gradients_.x) return {};
   return over_splits(rows, work_of_sums(),
                      [this, &rows](Index split, int worker) { sums_of(rows, split, worker); });
 }
@@ -227,9 +228,15 @@ Stage RowStages<Scalar, State>::sums(Rows& rows) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
   for_blocks(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
-    add_sums(rows, std::max<Index>(first, 1), to, split);
+    if (!isolated()) add_sums(rows, std::max<Index>(first, 1), to, split);
     if (gradients_.x && (pass_->way.shift == 0 || later_ != nullptr)) input_gradients(rows, first, to);
   });
+}
+
+// Whether gradients are cut before every chunk: then none arrives at the last state of any.
+template <typename Scalar, typename State>
+bool RowStages<Scalar, State>::isolated() const {
+  return model_.lifted && problem_.block == model_.L && !pass_->way.whole && pass_->way.entering == nullptr;
 }
 
 // sum += left^T states, as far as it is wanted: of the first part's rows the first part's columns; of the

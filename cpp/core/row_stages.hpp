@@ -76,6 +76,7 @@ class RowStages {
   void add_sums(Rows& rows, Index from, Index to, Index split);
   void input_gradients(Rows& rows, Index from, Index to);
   void drop_last_states(Rows& rows);
+  bool isolated() const;
 
   double work_of_inputs() const { return static_cast<double>(model_.inputs * h_); }
   double work_of_outputs() const;

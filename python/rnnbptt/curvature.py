@@ -319,6 +319,12 @@ class Curvature:
         -----
         The gradient of a model of twice the size: 2 to 4 gradients for h up to some 32, up to 8 beyond.
         """
+        # As in `flat`: what is more than an array may mean more.
+        plain = type(theta) is np.ndarray and type(v) is np.ndarray
+        if plain and self._hessian is not None and not self._laid_out().holes:
+            product = self._hessian(theta, v, self._threads)
+            if product is not None:
+                return product
         self._only_named("hessp")
         layout, vector, dataset, _ = self._at(theta)
         along = layout.vector("v", v)
@@ -327,7 +333,9 @@ class Curvature:
         if self._hessian is None:
             targets = dataset.targets(self._loss, self._y)
             self._hessian = HessianProduct(layout.like, dataset, self._loss, targets, layout.terms[3])
-        return layout.clear_holes(self._hessian(vector, along, self._threads))
+        product = self._hessian(vector, along, self._threads)
+        assert product is not None
+        return layout.clear_holes(product)
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
         raise NotImplementedError

@@ -202,6 +202,6 @@ class HessianProduct:
             start = np.concatenate([dataset.start, np.zeros_like(dataset.start)], axis=-1)
         self._problem = dataset.doubled((d, 2 * h, 2 * q), start).pose(loss, targets, **schedule)
 
-    def __call__(self, theta: FloatArray, v: FloatArray, threads: int) -> FloatArray:
-        """Return the product of the Hessian at `theta` with `v`."""
+    def __call__(self, theta: object, v: object, threads: int) -> FloatArray | None:
+        """Return the product of the Hessian at `theta` with `v`; None where one is no vector of its size."""
         return self._problem.hessian_product(theta, v, self._terms, threads)
