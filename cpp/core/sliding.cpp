@@ -113,26 +113,30 @@ double SlidingWindows::amount(Index n) const {
   return last.amount + static_cast<double>(n - last.n) * logarithmic_mean(last.norm, norm);
 }
 
-// The spectral norm of W_hh^n by the power method, from below and within some tenths.
+// The spectral norm of W_hh^n by a round of the power method, from below and within some tenths.
 double SlidingWindows::norm_of(Index n) {
   constexpr Index rows = 4;
-  constexpr int rounds = 2;
   for (int k = 0; k < digits_of(n); ++k) (*squares_)[k];  // stay, unlike what is taken from here on
   const Workspace::Mark mark = workspace_.mark();
   auto* v = workspace_.take<double>(rows * h_);
   std::uint32_t state = 1;
   for (Index i = 0; i < rows * h_; ++i)
     v[i] = static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23 - 1;
+  apply(n, rows, v, false);
+  // The squares of its numbers may be out of range where a row is not.
+  const auto normalise = [&](double* row) {
+    double largest = 0;
+    for (Index j = 0; j < h_; ++j) largest = std::max(largest, std::abs(row[j]));
+    if (!(largest > 0)) return largest;
+    for (Index j = 0; j < h_; ++j) row[j] /= largest;
+    const double size = frobenius(h_, row);
+    for (Index j = 0; j < h_; ++j) row[j] /= size;
+    return size * largest;
+  };
+  for (Index i = 0; i < rows; ++i) normalise(v + i * h_);
+  apply(n, rows, v, true);
   double norm = 0;
-  for (int turn = 0; turn <= 2 * rounds; ++turn) {
-    norm = 0;
-    for (Index i = 0; i < rows; ++i) {
-      const double size = frobenius(h_, v + i * h_);
-      norm = std::max(norm, size);
-      for (Index j = 0; j < h_ && size > 0; ++j) v[i * h_ + j] /= size;
-    }
-    if (turn < 2 * rounds) apply(n, rows, v, turn % 2 != 0);
-  }
+  for (Index i = 0; i < rows; ++i) norm = std::max(norm, normalise(v + i * h_));
   workspace_.release_to(mark);
   return norm;
 }

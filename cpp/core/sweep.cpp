@@ -136,22 +136,26 @@ void Sweep<Scalar, State>::take_away_beyond(Chain<Scalar, State>& chain) {
   backward(chain, later);
   later.finish(run_);
   // Each is h rows, to be multiplied by (W_hh^T)^tau from the left: that is its columns by W_hh^tau.
-  const auto subtract = [&](Scalar* gradient, const Scalar* from, Index columns) {
-    if (gradient == nullptr) return;
-    const Workspace::Mark mark = workspace_.mark();
-    auto* rows = workspace_.take<double>(columns * s.h);
-    for (Index i = 0; i < s.h; ++i)
-      for (Index j = 0; j < columns; ++j) rows[j * s.h + i] = static_cast<double>(from[i * columns + j]);
-    sliding_->carry_over(columns, rows, false);
-    for (Index i = 0; i < s.h; ++i)
-      for (Index j = 0; j < columns; ++j)
-        gradient[i * columns + j] =
-            static_cast<Scalar>(static_cast<double>(gradient[i * columns + j]) - rows[j * s.h + i]);
-    workspace_.release_to(mark);
+  struct Columns {
+    Scalar* gradient;
+    const Scalar* excess;
+    Index count;
   };
-  subtract(to.W_hx, excess.W_hx, s.d);
-  subtract(to.W_hh, excess.W_hh, s.h);
-  subtract(to.b_h, excess.b_h, 1);
+  const Columns all[] = {{to.W_hx, excess.W_hx, s.d}, {to.W_hh, excess.W_hh, s.h}, {to.b_h, excess.b_h, 1}};
+  auto* rows = workspace_.take<double>((s.d + s.h + 1) * s.h);
+  Index taken = 0;
+  for (const Columns& columns : all)
+    for (Index j = 0; j < columns.count && columns.gradient != nullptr; ++j, ++taken)
+      for (Index i = 0; i < s.h; ++i)
+        rows[taken * s.h + i] = static_cast<double>(columns.excess[i * columns.count + j]);
+  sliding_->carry_over(taken, rows, false);
+  taken = 0;
+  for (const Columns& columns : all)
+    for (Index j = 0; j < columns.count && columns.gradient != nullptr; ++j, ++taken)
+      for (Index i = 0; i < s.h; ++i) {
+        Scalar& g = columns.gradient[i * columns.count + j];
+        g = static_cast<Scalar>(static_cast<double>(g) - rows[taken * s.h + i]);
+      }
 }
 
 // The initial state asks for nothing itself: its window holds the losses of tau - 1 steps.
