@@ -135,6 +135,29 @@ def test_moved_rows_are_those_moved_step_by_step(count: int) -> None:
         expected = expected @ W
 
 
+@pytest.mark.parametrize("bits", [2, 7, 30])
+def test_moved_rows_far_below_the_range_are_those_within(bits: int) -> None:
+    W = rows(6, 6)
+    W *= 0.97 / np.abs(np.linalg.eigvals(W)).max()
+    within = moved_rows(rows(2, 6), W, chunk_of(W, 400, 1), 400, 1)
+    small = W * 2.0**-bits
+    beyond = moved_rows(rows(2, 6), small, chunk_of(small, 400, 1), 400, 1)
+    assert within.raw
+    assert not beyond.raw
+    shift = beyond.exponent + bits * np.arange(400)[:, np.newaxis]
+    errors = np.ldexp(beyond.mantissa, shift[..., np.newaxis].astype(int)) - within.mantissa
+    assert np.all(np.linalg.norm(errors, axis=2) <= 1e-12 * np.linalg.norm(within.mantissa, axis=2))
+
+
+def test_moved_rows_that_end_are_zero() -> None:
+    # A chain of 40 numbers: the first row is zero from its 40th step on.
+    W = np.diag(np.full(39, 2.0**-30), 1)
+    moved = moved_rows(np.eye(40)[:1], W, chunk_of(W, 60, 1), 60, 1)
+    logs = moved.log2_norms()[:, 0]
+    np.testing.assert_array_equal(logs[:40], -30.0 * np.arange(40))
+    assert np.all(logs[40:] == -np.inf)
+
+
 def test_powers_of_a_matrix_that_squaring_would_spoil() -> None:
     # Whole numbers that grow to 10^16 within a few steps, and cancel to zero at the sixth.
     J = np.diag([1.0] * 5, 1)

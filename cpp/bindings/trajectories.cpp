@@ -1,7 +1,7 @@
-// _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.product, _core.correlate,
-// _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products: results go to arrays
-// that Python has allocated; _core.row_sizes; and _core.panel_product_rate, the machine's limit for
-// benchmarks.
+// _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.scaled_scan, _core.product,
+// _core.correlate, _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products: results
+// go to arrays that Python has allocated; _core.row_sizes; and _core.panel_product_rate, the machine's limit
+// for benchmarks.
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
@@ -13,6 +13,7 @@
 #include "core/recurrence.hpp"
 #include "core/row_sizes.hpp"
 #include "core/scaled_powers.hpp"
+#include "core/scaled_scan.hpp"
 #include "core/state_norms.hpp"
 
 namespace rnnbptt::bindings {
@@ -69,6 +70,21 @@ void bound_scaled_powers(Index h, const py::object& W, const py::object& ks, con
     constexpr double most = 0x1p62;
     for (Index i = 0; i < count; ++i)
       integers[i] = static_cast<std::int64_t>(std::clamp(scales[i], -most, most));
+  });
+}
+
+void bound_scaled_scan(const std::tuple<Index, Index, Index>& sizes, const py::object& M,
+                       std::int64_t exponent, const py::object& v, const py::object& v_exponents,
+                       const py::object& s, const py::object& s_exponents, std::int64_t zero, bool reverse) {
+  const auto [steps, B, h] = sizes;
+  const auto* matrix = input<double>(M, "M", h * h);
+  const ScaledRows<const double, const std::int64_t> entering{
+      input<double>(v, "v", steps * B * h), input<std::int64_t>(v_exponents, "v_exponents", steps * B)};
+  const ScaledRows<double, std::int64_t> states{
+      output<double>(s, "s", (steps + 1) * B * h),
+      output<std::int64_t>(s_exponents, "s_exponents", (steps + 1) * B)};
+  in_workspace(1, [&, steps = steps, B = B, h = h](Run& run, Workspace& workspace) {
+    scaled_scan(run, workspace, steps, B, h, matrix, exponent, entering, states, zero, reverse);
   });
 }
 
@@ -179,6 +195,9 @@ void register_trajectories(py::module_& module) {
   register_as<double>(module, "64");
   module.def("scaled_powers", &bound_scaled_powers, py::arg("h"), py::arg("W"), py::arg("ks"),
              py::arg("mantissas"), py::arg("exponents"), py::arg("threads"), py::arg("bits"));
+  module.def("scaled_scan", &bound_scaled_scan, py::arg("shape"), py::arg("M"), py::arg("exponent"),
+             py::arg("v"), py::arg("v_exponents"), py::arg("s"), py::arg("s_exponents"), py::arg("zero"),
+             py::arg("reverse"));
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),

@@ -97,6 +97,17 @@ def scaled_powers(
     threads: int,
     bits: int,
 ) -> None: ...
+def scaled_scan(
+    shape: tuple[int, int, int],
+    M: _Array,
+    exponent: int,
+    v: _Array,
+    v_exponents: NDArray[np.int64],
+    s: _Array,
+    s_exponents: NDArray[np.int64],
+    zero: int,
+    reverse: bool,
+) -> None: ...
 def product(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, threads: int) -> None: ...
 def correlate(
     shape: tuple[int, int, int, int, int], a: _Array, b: _Array, R: _Array, length: int, threads: int

@@ -363,7 +363,8 @@ def gradient_flow(
     Notes
     -----
     Beyond one gradient, the cost is that of the states' gradients, 2 T B h^2 flops, of correlating d with q
-    series, at most 2 T B K d q flops, and of the contributions, 4 K h^2 q flops. Eigenvectors of ``W_hh`` are
+    series, for many by the Fourier transforms of d + q, and of the contributions, 8 K h^2 q flops; some ten
+    times as much where numbers leave the range of float64. Eigenvectors of ``W_hh`` are
     computed only when `GradientFlow.alignment` or `GradientFlow.leading_eigenvalues` are asked for, or shown.
 
     Examples

@@ -210,15 +210,16 @@ class LagTerms:
         rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if data.raw and self.adjoint.raw and outer.raw:
+        if data.raw and self.adjoint.raw:
             # A gradient at the same states, of a model that reads them out by W_qh W_hh^K.
+            top = outer.exponent.max()
             W_hx, W_hh, b_h = data.params.W_hx, data.params.W_hh, data.params.b_h
             d = W_hx.shape[1]
             x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
-            params = Params(W_hx, W_hh, outer.mantissa, b_h)
+            params = Params(W_hx, W_hh, outer.at(np.full_like(outer.exponent, top)), b_h)
             gradients = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
             assert gradients.W_qh is not None
-            return normalised(side_by_side(gradients), axes=2), add(last, normalised(gradients.W_qh))
+            return normalised(side_by_side(gradients), top, axes=2), add(last, normalised(gradients.W_qh))
         before = raw_if_tame(data.start[np.newaxis])
         forward = data.recurrence.forward
         for first in range(0, T - K, forward.window_length):
@@ -273,25 +274,40 @@ def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
 def moved_rows(rows: Real, W: Real, chunk: Chunk, count: int, threads: int) -> Scaled:
     """Return ``rows W^k`` for k below `count`: (count, q, h).
 
-    As ordinary numbers, by ever more steps at a time up to those of the chunk, or with exponents.
+    By ever more steps at a time up to those of the chunk: as ordinary numbers, or one exponent per row. If
+    rows may have fallen below the range on the way, one step after the other.
     """
-    q, h = rows.shape
-    powers = chunk.powers
-    if powers.raw:
-        moved = np.empty((count, q, h))
+    if chunk.powers.raw:
+        moved = np.empty((count, *rows.shape))
         moved[0] = rows
-        n, done = 0, 1
-        while done < count:
-            if done == 2 ** (n + 1) and n + 1 < len(powers.mantissa):
-                n += 1
-            more = min(2**n, count - done)
-            source = moved[done - 2**n :][:more].reshape(-1, h)
-            product(source, powers.mantissa[n], threads, out=moved[done : done + more].reshape(-1, h))
-            done += more
+        for source, target, power in _by_doubling(count, chunk.powers.mantissa):
+            product(_flat(moved[source]), power, threads, out=_flat(moved[target]))
         if tame(moved) and not vanishing(moved):
             return unscaled(moved)
-    still = unscaled(np.zeros((count - 1, q, h)))
+        exponents = np.empty(moved.shape[:2], np.int64)
+        moved[0], exponents[0] = normalised(rows)
+        for source, target, power in _by_doubling(count, chunk.powers.mantissa):
+            product(_flat(moved[source]), power, threads, out=_flat(moved[target]))
+            moved[target], exponents[target] = normalised(moved[target], exponents[source])
+        if tame(moved) and not vanishing(moved):
+            return Scaled(moved, exponents)
+    still = unscaled(np.zeros((count - 1, *rows.shape)))
     return scan(normalised(np.ascontiguousarray(W.T), axes=2), still, raw_if_tame(rows), threads)
+
+
+def _by_doubling(count: int, powers: Real) -> Iterator[tuple[slice, slice, Real]]:
+    """Go through lags that are known, those that a power of W leads to from there, and that power."""
+    n, done = 0, 1
+    while done < count:
+        if done == 2 ** (n + 1) and n + 1 < len(powers):
+            n += 1
+        first, more = done - 2**n, min(2**n, count - done)
+        yield slice(first, first + more), slice(done, done + more), powers[n]
+        done += more
+
+
+def _flat(rows: Real) -> Real:
+    return rows.reshape(-1, rows.shape[-1])
 
 
 def log2_norms_of_products(P: Real, Z: Real | None, gram: Real | None, threads: int) -> Real:

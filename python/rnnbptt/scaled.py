@@ -202,14 +202,18 @@ def scan(M: Scaled, v: Scaled, start: Scaled, threads: int, *, reverse: bool = F
             )
         if tame(states) and not vanishing(states, reverse=reverse):
             return unscaled(states)
-    transposed = np.ascontiguousarray(M.mantissa.T)
     exponents = np.empty(states.shape[:-1], np.int64)
-    states[first], exponents[first] = state, exponent = normalised(*start)
-    entering, entering_exponents = normalised(*v)
-    for i in reversed(range(n)) if reverse else range(n):
-        moved = exponent + M.exponent
-        top = np.maximum(moved, entering_exponents[i])
-        sums = _ldexp(state @ transposed, moved - top) + _ldexp(entering[i], entering_exponents[i] - top)
-        at = i if reverse else i + 1
-        states[at], exponents[at] = state, exponent = normalised(sums, top)
+    states[first], exponents[first] = normalised(*start)
+    entering = normalised(*v)
+    _core.scaled_scan(
+        (n, *start.mantissa.shape),
+        np.ascontiguousarray(M.mantissa),
+        int(M.exponent),
+        np.ascontiguousarray(entering.mantissa),
+        np.ascontiguousarray(entering.exponent),
+        states,
+        exponents,
+        ZERO,
+        reverse,
+    )
     return Scaled(states, exponents)
