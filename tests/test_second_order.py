@@ -149,7 +149,7 @@ def test_hessp_is_symmetric_and_linear(loss: LossName) -> None:
     u = np.random.default_rng(4).standard_normal(n)
     np.testing.assert_allclose(objective.hessp(theta, u), H @ u, rtol=1e-9, atol=1e-11 * np.abs(H).max())
     # Of any size: the power of two that it is scaled by is exact.
-    for power in (-400, -1, 3, 400):
+    for power in (-400, -1, 3, 400, 1005):
         scaled = objective.hessp(theta, np.ldexp(u, power))
         assert scaled.tobytes() == np.ldexp(objective.hessp(theta, u), power).tobytes()
     assert not objective.hessp(theta, np.zeros(n)).any()

@@ -1,7 +1,10 @@
 #include "core/hessian.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
+#include <type_traits>
 
 namespace rnnbptt {
 namespace {
@@ -23,9 +26,26 @@ struct Part {
   Scalar* product;
 };
 
-// P and V 2^-exponent, side by side. Null where there is no P.
+// Times 2^exponent, rounded once where the result is subnormal.
+class PowerOfTwo {
+ public:
+  explicit PowerOfTwo(int exponent)
+      : exponent_(exponent), factor_(std::abs(exponent) < 1000 ? std::ldexp(1.0, exponent) : 0) {}
+
+  template <typename Scalar>
+  Scalar operator*(Scalar value) const {
+    if (factor_ == 0) return std::ldexp(value, exponent_);
+    return static_cast<Scalar>(static_cast<double>(value) * factor_);
+  }
+
+ private:
+  int exponent_;
+  double factor_;  // 0 where it is out of range
+};
+
+// P and V times `scale`, side by side. Null where there is no P.
 template <typename Scalar>
-Scalar* doubled(Workspace& memory, const Part<Scalar>& part, int exponent) {
+Scalar* doubled(Workspace& memory, const Part<Scalar>& part, const PowerOfTwo& scale) {
   if (part.point == nullptr) return nullptr;
   const Block& block = part.block;
   const Index width = block.width(), n = block.columns;
@@ -36,7 +56,7 @@ Scalar* doubled(Workspace& memory, const Part<Scalar>& part, int exponent) {
     for (Index row = 0; row < block.rows; ++row, upper += width, P += n, V += n) {
       Scalar* lower = upper + block.rows * width;
       std::copy(P, P + n, upper);
-      std::transform(V, V + n, lower, [&](Scalar value) { return std::ldexp(value, -exponent); });
+      std::transform(V, V + n, lower, [&](Scalar value) { return scale * value; });
       if (!block.on_states) continue;
       std::fill(upper + n, upper + width, Scalar{0});
       std::copy(P, P + n, lower + n);
@@ -44,9 +64,9 @@ Scalar* doubled(Workspace& memory, const Part<Scalar>& part, int exponent) {
   return result;
 }
 
-// Where P was put, from the gradient of the doubled parameter, times 2^exponent.
+// The gradient of the doubled parameter where P was put, times `scale`.
 template <typename Scalar>
-void add_up(const Part<Scalar>& part, const Scalar* gradient, int exponent) {
+void add_up(const Part<Scalar>& part, const Scalar* gradient, const PowerOfTwo& scale) {
   if (part.point == nullptr) return;
   const Block& block = part.block;
   const Index width = block.width(), n = block.columns;
@@ -55,24 +75,24 @@ void add_up(const Part<Scalar>& part, const Scalar* gradient, int exponent) {
   for (Index i = 0; i < block.count; ++i, upper += block.rows * width)
     for (Index row = 0; row < block.rows; ++row, upper += width, to += n) {
       const Scalar* repeated = upper + block.rows * width + n;
-      for (Index j = 0; j < n; ++j)
-        to[j] = std::ldexp(block.on_states ? upper[j] + repeated[j] : upper[j], exponent);
+      for (Index j = 0; j < n; ++j) to[j] = scale * (block.on_states ? upper[j] + repeated[j] : upper[j]);
     }
 }
 
 // The binary exponent of the largest number; 0 where that is zero or not finite.
 template <typename Scalar>
 int exponent_of(const Part<Scalar>* parts, const Scalar* Part<Scalar>::* vector) {
-  Scalar largest = 0;
+  // As integers, the bits of absolute values are in the same order, infinity and NaN behind all others.
+  using Bits = std::conditional_t<sizeof(Scalar) == 8, std::uint64_t, std::uint32_t>;
+  Bits largest = 0;
   for (int i = 0; i < 7; ++i) {
     const Scalar* values = parts[i].*vector;
-    for (Index j = 0; values != nullptr && j < parts[i].block.size(); ++j) {
-      if (!std::isfinite(values[j])) return 0;
-      largest = std::max(largest, std::abs(values[j]));
-    }
+    const Index size = values != nullptr ? parts[i].block.size() : 0;
+    for (Index j = 0; j < size; ++j) largest = std::max(largest, std::bit_cast<Bits>(std::abs(values[j])));
   }
   int exponent = 0;
-  std::frexp(largest, &exponent);
+  const auto value = std::bit_cast<Scalar>(largest);
+  if (std::isfinite(value)) std::frexp(value, &exponent);
   return exponent;
 }
 
@@ -100,7 +120,7 @@ void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Va
   const Scalar* model[7];
   Scalar* gradient_of[7];
   for (int i = 0; i < 7; ++i) {
-    model[i] = doubled(memory, parts[i], exponent);
+    model[i] = doubled(memory, parts[i], PowerOfTwo(-exponent));
     const Block& block = parts[i].block;
     gradient_of[i] =
         model[i] != nullptr ? memory.take<Scalar>(2 * block.count * block.rows * block.width()) : nullptr;
@@ -113,7 +133,7 @@ void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Va
   gradients.h0 = gradient_of[6];
   gradient<Scalar>(run, workspace, {model[0], model[1], model[2], model[3], model[4], model[5]}, tangent,
                    gradients, schedule, taken);
-  for (int i = 0; i < 7; ++i) add_up(parts[i], gradient_of[i], exponent);
+  for (int i = 0; i < 7; ++i) add_up(parts[i], gradient_of[i], PowerOfTwo(exponent));
 }
 
 template void hessian_product(Run&, Workspace&, Workspace&, const Variables<const float>&,
