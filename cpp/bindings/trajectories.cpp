@@ -1,7 +1,7 @@
 // _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.scaled_scan, _core.product,
-// _core.correlate, _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products: results
-// go to arrays that Python has allocated; _core.row_sizes; and _core.panel_product_rate, the machine's limit
-// for benchmarks.
+// _core.correlate, _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products:
+// results go to arrays that Python has allocated; _core.row_sizes; and _core.panel_product_rate, the
+// machine's limit for benchmarks.
 #include <algorithm>
 
 #include "bindings/arrays.hpp"
