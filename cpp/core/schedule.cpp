@@ -105,6 +105,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   const Shape& s = problem.shape;
   const auto h = static_cast<double>(s.h), q = static_cast<double>(s.q), B = static_cast<double>(s.B);
   const auto d = static_cast<double>(s.d);
+  const double part = problem.tangent ? h / 2 : h;  // states of a chain
   const double width = 64.0 / sizeof(Scalar);
   const bool input_gradient = goal == Goal::input_gradients;
   const bool back = goal == Goal::gradients || input_gradient;
@@ -130,28 +131,32 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
     const double rows = total / L + 2 * B;
     const double in = L * d, out = L * q;
     const bool lifted = candidate > 1;
-    double cycles = product_cycles(rows, in, h, width) + product_cycles(rows, h, out, width);
+    // Of states and tangents, three blocks of four, or two that gradients are made of without a lift.
+    const double blocks = problem.tangent ? 0.75 : 1, sums = problem.tangent && !lifted ? 0.5 : blocks;
+    double cycles = product_cycles(rows, in, h, width) + blocks * product_cycles(rows, h, out, width);
     if (lifted) cycles += product_cycles(rows, in, out, width);
     if (lifted && goal == Goal::states)
       cycles +=
           cycles_per_window + L * (product_cycles(rows, d, h, width) + product_cycles(rows, h, h, width) +
                                    rows * (cycles_per_copy + h / width));
     if (back)
-      cycles += product_cycles(rows, out, h, width) + product_cycles(in, rows, h, width) +
-                product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width) +
+      cycles += blocks * product_cycles(rows, out, h, width) +
+                product_cycles(in, rows, problem.tangent && !lifted ? part : h, width) +
+                sums * (product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width)) +
                 (lifted ? product_cycles(out, rows, in, width) : 0);
     if (input_gradient)
       cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
     cycles += rows * 30;
-    const Scanned scanned = best_scan(h, B, ceil_div(longest, L), lifted ? 8 : width);
-    cycles += (back ? 2 : 1) * scanned.cycles;
+    const Scanned scanned = best_scan(part, B, ceil_div(longest, L), lifted ? 8 : width);
+    const double chain =
+        problem.tangent ? 2 * scanned.cycles + product_cycles(rows, part, part, width) : scanned.cycles;
+    cycles += (back ? 2 : 1) * chain;
     if (lifted) {
       const double inputs = d + (bias ? 1 : 0);
-      // Of states and tangents, three products in the place of eight, or of four.
-      const double columns = problem.tangent ? 0.75 : 1, rows_of = problem.tangent ? 0.375 : 1;
-      const double products = back ? 3 : 1;  // two for the gradient of each
-      cycles += products * product_cycles(L * (columns * inputs + rows_of * q), h, h, 8) +
-                rungs_to(candidate) * (products * rows_of * product_cycles(h, h, h, 8) + cycles_per_rung) +
+      const double halves = problem.tangent ? 0.375 : 1;  // three blocks of eight
+      const double products = back ? 3 : 1;               // two for the gradient of each
+      cycles += products * product_cycles(L * (blocks * inputs + halves * q), h, h, 8) +
+                rungs_to(candidate) * (products * halves * product_cycles(h, h, h, 8) + cycles_per_rung) +
                 products * product_cycles(q, h, L * inputs, 8) + cycles_per_lift + in * out * 2;
     }
     if (choices.lift > 0 || cycles < best_cycles) {
@@ -218,7 +223,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   // Beside other windows' stages the chain of a window costs no time of its own: there is no need to divide
   // it.
   if (choices.piece < 0 && window < steps)
-    best.piece = best.keep ? 0 : best_scan(h, B, window, best.L > 1 ? 8 : width).piece;
+    best.piece = best.keep ? 0 : best_scan(part, B, window, best.L > 1 ? 8 : width).piece;
 
   return best;
 }
