@@ -19,7 +19,8 @@ RowSizes row_sizes(Index rows, Index width, Index lanes, const double* data, int
   for (Index i = 0; i < rows; ++i) {
     const double top = sizes->extent(width, data + i * width).high;
     if (top > 0 && !(top > low)) return {false, false, false};
-    const bool now = zero[static_cast<std::size_t>(i)] = top == 0;
+    const bool now = top == 0;
+    zero[static_cast<std::size_t>(i)] = now;
     if (i < lanes) continue;
     const bool before = zero[static_cast<std::size_t>(i - lanes)];
     found.falls = found.falls || (now && !before);
