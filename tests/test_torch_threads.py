@@ -75,7 +75,7 @@ def test_the_same_bits_whoever_works(team: int, num_threads: int, monkeypatch: p
 
 
 def test_small_calls_borrow_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+    monkeypatch.setattr(operator, "_WORTH_A_TEAM", 1_000_000)
     asked: list[int] = []
 
     def watched(threads: int) -> int:
