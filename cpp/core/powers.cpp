@@ -81,14 +81,14 @@ Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
 void multiply_squares(Run& run, Workspace& workspace, Square form, const double* A, const double* B,
                       double* C, const double* init = nullptr) {
   const Index n = form.size;
-  if (!form.tangent) return multiply_strided(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
+  if (!form.tangent) return multiply_strided<double>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
   // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
   const Index h = n / 2;
   const Index lower = h * n, low_right = lower + h;
-  multiply_strided(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
-                         C + lower, n);
-  multiply_strided(run, workspace, {A + low_right, h, h, n}, {B + low_right, h, h, n},
-                         init ? init + low_right : nullptr, C + low_right, n);
+  multiply_strided<double>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
+                           C + lower, n);
+  multiply_strided<double>(run, workspace, {A + low_right, h, h, n}, {B + low_right, h, h, n},
+                           init ? init + low_right : nullptr, C + low_right, n);
   for (Index i = 0; i < h; ++i) {
     std::copy(C + low_right + i * n, C + low_right + i * n + h, C + i * n);
     std::fill(C + i * n + h, C + (i + 1) * n, 0.0);
