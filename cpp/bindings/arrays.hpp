@@ -11,9 +11,7 @@
 
 #include <array>
 #include <exception>
-#include <functional>
 #include <string>
-#include <utility>
 
 #include "bindings/openmp.hpp"
 #include "rnnbptt/problem.hpp"

@@ -171,7 +171,7 @@ class BoundProblem {
     });
   }
 
-  // Fills o, (T, B, q), and the last states, (B, h) or None.
+  // Fills o, (T, B, q); all states, (T, B, h), and the last ones, (B, h), unless they are None.
   void outputs(const py::tuple& weights, const py::object& o, const py::object& hidden,
                const py::object& last, int threads) const {
     const Shape& s = problem_.shape;

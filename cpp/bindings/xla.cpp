@@ -172,11 +172,10 @@ void pull_point(const xla::CallFrame& frame) {
   gradients.x = view(to[x], s.B, s.d);
   BorrowedWorkspace workspace;
   Run run(default_threads(), {});
-  Taken taken;
   gradient<Scalar>(
       run, workspace.get(), params, problem, gradients,
       plan(problem, params.b_h != nullptr, has(wrt, x) ? Goal::input_gradients : Goal::gradients, {}),
-      &taken);
+      nullptr);
 }
 
 // Whether all that is read of a frame lies where it is thought to be.

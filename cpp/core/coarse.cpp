@@ -21,6 +21,7 @@ void store(Index n, const Source* from, Scalar* to) {
 
 template <typename Scalar, typename Source>
 void store_transposed(Index rows, Index columns, const Source* A, Scalar* A_T) {
+  if (A_T == nullptr) return;
   for (Index i = 0; i < rows; ++i)
     for (Index j = 0; j < columns; ++j) A_T[j * rows + i] = static_cast<Scalar>(A[i * columns + j]);
 }
@@ -234,17 +235,12 @@ void Coarsening<Scalar, Real>::collect(Run& run, const CoarseGradients<Scalar>& 
                                        const Params<Scalar>& gradients) {
   if (model_.lifted) return collect_lifted(run, sums, gradients);
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
-  const auto copy = [](Index n, const Scalar* from, Scalar* to) {
-    if (to != nullptr) std::copy(from, from + n, to);
-  };
-  copy(h * h, sums.A, gradients.W_hh);
-  copy(q * h, sums.Obs, gradients.W_qh);
+  store(h * h, sums.A, gradients.W_hh);
+  store(q * h, sums.Obs, gradients.W_qh);
   store(h, sums.bias_s, gradients.b_h);
   store(q, sums.bias_o, gradients.b_q);
-  copy(q * d, sums.Direct, gradients.W_qx);
-  if (gradients.W_hx != nullptr)
-    for (Index i = 0; i < d; ++i)
-      for (Index j = 0; j < h; ++j) gradients.W_hx[j * d + i] = sums.Ctrl_T[i * h + j];
+  store(q * d, sums.Direct, gradients.W_qx);
+  store_transposed(d, h, sums.Ctrl_T, gradients.W_hx);
 }
 
 template <typename Scalar, typename Real>
@@ -290,7 +286,7 @@ void Coarsening<Scalar, Real>::collect_lifted(Run& run, const CoarseGradients<Sc
   pull_back<Real>(run, workspace_, lift_, blocks, d_W, d_B_columns, d_C);
   store(h * h, d_W, gradients.W_hh);
   store(q * h, d_C, gradients.W_qh);
-  if (gradients.W_hx != nullptr) store_transposed(d, h, d_B_columns, gradients.W_hx);
+  store_transposed(d, h, d_B_columns, gradients.W_hx);
   if (bias_) store(h, d_B_columns + d * h, gradients.b_h);
 }
 

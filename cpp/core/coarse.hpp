@@ -1,4 +1,4 @@
-// The model in coarse steps: the plain one for L = 1, or its lift for L = 2^m.
+// The model in coarse steps: the plain one for L = 1, or its lift.
 //
 //   s_c = A s_{c-1} + Ctrl x_c + bias_s
 //   o_c = Obs s + Direct x_c + bias_o     with s = s_c for L = 1, s = s_{c-1} for a lift

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <vector>
 
 #include "core/powers.hpp"
 #include "core/recurrence.hpp"
@@ -22,6 +23,13 @@ struct Plan {
 };
 
 template <typename Scalar>
+const double* wide_copy(Workspace& workspace, const Scalar* A, Index n) {
+  auto* copy = workspace.take<double>(n);
+  std::copy(A, A + n, copy);
+  return copy;
+}
+
+template <typename Scalar>
 Schedule plan_up_to(Index L, const Params<const Scalar>& params, const Problem<Scalar>& problem, Goal goal,
                     const Schedule& schedule) {
   Choices choices = schedule.choices;
@@ -35,8 +43,7 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   Plan result{{}, schedule};
   if (schedule.L == 1) return result;
   const Index h = problem.shape.h;
-  auto* W_hh = workspace.take<double>(h * h);
-  std::copy(params.W_hh, params.W_hh + h * h, W_hh);
+  const double* W_hh = wide_copy(workspace, params.W_hh, h * h);
   const auto climb_to = [&](Index L) {
     result.ladder = climb(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
     return result.ladder.rungs.back().n;
@@ -68,9 +75,7 @@ std::vector<Rung> known_squares(Workspace& workspace, const Params<const Scalar>
   for (const Rung& rung : ladder.rungs)
     if (rung.n == Index{1} << squares.size()) squares.push_back(rung);
   if (!squares.empty()) return squares;
-  auto* W_hh = workspace.take<double>(s.h * s.h);
-  std::copy(params.W_hh, params.W_hh + s.h * s.h, W_hh);
-  return {{1, W_hh}};
+  return {{1, wide_copy(workspace, params.W_hh, s.h * s.h)}};
 }
 
 // The model that takes gradients of inputs back behind a window, with the sign they have there:
@@ -88,6 +93,23 @@ Params<const Scalar> params_beyond(Workspace& workspace, SlidingWindows& sliding
   return {W_hx, params.W_hh, params.W_qh};
 }
 
+// Runs states, (B, h), from those after `first` steps on to the end.
+template <typename Scalar>
+void run_on(Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
+            Index first, Scalar* states) {
+  const Shape& s = problem.shape;
+  const auto W_hh =
+      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hh, s.h, s.h, s.h}.transposed());
+  const auto W_hx =
+      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, s.h, s.d, s.d}.transposed());
+  auto* next = workspace.take<Scalar>(s.B * s.h);
+  for (Index t = first; t < s.T; ++t) {
+    multiply<Scalar>(s.B, {problem.x.at(t, 0), problem.x.sequence}, W_hx, {params.b_h, 0}, {next, s.h});
+    multiply<Scalar>(s.B, {states, s.h}, W_hh, {next, s.h}, {next, s.h});
+    std::copy(next, next + s.B * s.h, states);
+  }
+}
+
 }  // namespace
 
 template <typename Scalar>
@@ -103,11 +125,9 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   std::optional<SlidingWindows> sliding;
   std::optional<Params<const Scalar>> beyond;
   if (problem.tau > 0) {
-    Index longest = 0;
-    for (Index b = 0; b < problem.shape.B; ++b) longest = std::max(longest, problem.length(b));
     sliding.emplace(run, workspace, problem.shape.h,
-                    known_squares(workspace, params, problem.shape, chosen.ladder), problem.tau, longest,
-                    chosen.schedule.L, sizeof(Scalar) == sizeof(double));
+                    known_squares(workspace, params, problem.shape, chosen.ladder), problem.tau,
+                    problem.longest(), chosen.schedule.L, sizeof(Scalar) == sizeof(double));
     cut.block = sliding->block();
     if (cut.block % chosen.schedule.L != 0) {
       const Schedule fitting = plan(cut, params.b_h != nullptr, goal, schedule.choices);
@@ -124,7 +144,7 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
     std::optional<Coarsening<Scalar, State>> later;
     if (beyond) later.emplace(run, workspace, problem.shape, *beyond, chosen.ladder.rungs, true, false);
     if (sliding) sweep.slide(*sliding, later ? &later->model() : nullptr);
-    report = {chosen.schedule, coarsening.model().L, sweep.windows()};
+    report = {chosen.schedule, coarsening.model().L, sweep.time().count()};
     return sweep.differentiate();
   };
   const std::optional<double> loss = chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});
@@ -168,18 +188,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
         // Through the zeros of a lift's direct term it may have spread to steps before it.
         return outputs(run, workspace, params, problem, o, hidden, last,
                        plan_up_to(1, params, problem, goal, schedule));
-  if (last == nullptr) return;
-  // The steps behind the last complete chunk.
-  const auto W_hh =
-      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hh, s.h, s.h, s.h}.transposed());
-  const auto W_hx =
-      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, s.h, s.d, s.d}.transposed());
-  auto* next = workspace.take<Scalar>(s.B * s.h);
-  for (Index t = s.T / L * L; t < s.T; ++t) {
-    multiply<Scalar>(s.B, {problem.x.at(t, 0), problem.x.sequence}, W_hx, {params.b_h, 0}, {next, s.h});
-    multiply<Scalar>(s.B, {last, s.h}, W_hh, {next, s.h}, {next, s.h});
-    std::copy(next, next + s.B * s.h, last);
-  }
+  if (last != nullptr) run_on(workspace, params, problem, s.T / L * L, last);
 }
 
 template void outputs(Run&, Workspace&, const Params<const float>&, const Problem<float>&,

@@ -77,6 +77,24 @@ Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
   return result;
 }
 
+// C = init + A B; `init` may be null, or C itself.
+void multiply_squares(Run& run, Workspace& workspace, Square form, const double* A, const double* B,
+                      double* C, const double* init = nullptr) {
+  const Index n = form.size;
+  if (!form.tangent) return multiply_strided<double>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
+  // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
+  const Index h = n / 2;
+  const Index lower = h * n, low_right = lower + h;
+  multiply_strided<double>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
+                           C + lower, n);
+  multiply_strided<double>(run, workspace, {A + low_right, h, h, n}, {B + low_right, h, h, n},
+                           init ? init + low_right : nullptr, C + low_right, n);
+  for (Index i = 0; i < h; ++i) {
+    std::copy(C + low_right + i * n, C + low_right + i * n + h, C + i * n);
+    std::fill(C + i * n + h, C + (i + 1) * n, 0.0);
+  }
+}
+
 // A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al.
 // 2012), and the rounding of what is left is far below the last bit.
 Sum multiply_exact(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
@@ -86,9 +104,9 @@ Sum multiply_exact(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
   const Workspace::Mark mark = workspace.mark();
   const Slices a = slice(workspace, h, A, false);
   const Slices b = slice(workspace, h, B, true);
-  multiply_squares<double>(run, workspace, form, a.leading, b.leading, high);
-  multiply_squares<double>(run, workspace, form, a.leading, b.rest, low);
-  multiply_squares<double>(run, workspace, form, a.rest, B.high, low, low);
+  multiply_squares(run, workspace, form, a.leading, b.leading, high);
+  multiply_squares(run, workspace, form, a.leading, b.rest, low);
+  multiply_squares(run, workspace, form, a.rest, B.high, low, low);
   for (Index i = 0; i < h * h; ++i) {
     const double sum = high[i] + low[i];
     const double part = sum - high[i];
@@ -101,7 +119,7 @@ Sum multiply_exact(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
 
 Sum multiply_plain(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
   auto* product = workspace.take<double>(form.size * form.size);
-  multiply_squares<double>(run, workspace, form, A.high, B.high, product);
+  multiply_squares(run, workspace, form, A.high, B.high, product);
   return {product, nullptr};
 }
 
@@ -176,24 +194,6 @@ bool well_conditioned(Index h, const std::vector<Step>& steps) {
 
 }  // namespace
 
-template <typename Real>
-void multiply_squares(Run& run, Workspace& workspace, Square form, const Real* A, const Real* B, Real* C,
-                      const Real* init) {
-  const Index n = form.size;
-  if (!form.tangent) return multiply_strided<Real>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
-  // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
-  const Index h = n / 2;
-  const Index lower = h * n, low_right = lower + h;
-  multiply_strided<Real>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
-                         C + lower, n);
-  multiply_strided<Real>(run, workspace, {A + low_right, h, h, n}, {B + low_right, h, h, n},
-                         init ? init + low_right : nullptr, C + low_right, n);
-  for (Index i = 0; i < h; ++i) {
-    std::copy(C + low_right + i * n, C + low_right + i * n + h, C + i * n);
-    std::fill(C + i * n + h, C + (i + 1) * n, Real{0});
-  }
-}
-
 Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
   const std::vector<Step> steps = steps_as_needed(run, workspace, form, W, n, exact);
   Ladder result;
@@ -218,8 +218,5 @@ const double* power(Run& run, Workspace& workspace, Index h, const double* W, In
   const std::vector<Step> steps = steps_as_needed(run, workspace, {h}, W, n, exact);
   return steps.back().n == n ? steps.back().power.high : nullptr;
 }
-
-template void multiply_squares(Run&, Workspace&, Square, const double*, const double*, double*,
-                               const double*);
 
 }  // namespace rnnbptt

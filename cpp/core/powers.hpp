@@ -21,11 +21,6 @@ struct Square {
   bool tangent = false;
 };
 
-// C = A B.
-template <typename Real>
-void multiply_squares(Run& run, Workspace& workspace, Square form, const Real* A, const Real* B, Real* C,
-                      const Real* init = nullptr);
-
 struct Rung {
   Index n = 1;
   const double* power = nullptr;  // W^n, (h, h)

@@ -109,15 +109,10 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   const double width = 64.0 / sizeof(Scalar);
   const bool input_gradient = goal == Goal::input_gradients;
   const bool back = goal == Goal::gradients || input_gradient;
-  double total = 0, longest = 0;
-  if (problem.lengths == nullptr) {
-    longest = static_cast<double>(s.T);
-    total = longest * B;
-  }
-  for (Index b = 0; problem.lengths != nullptr && b < s.B; ++b) {
+  const auto longest = static_cast<double>(problem.longest());
+  double total = problem.lengths == nullptr ? longest * B : 0;
+  for (Index b = 0; problem.lengths != nullptr && b < s.B; ++b)
     total += static_cast<double>(problem.length(b));
-    longest = std::max(longest, static_cast<double>(problem.length(b)));
-  }
 
   // Cycles with L steps in one; the counts of products are those of row_stages.cpp.
   Schedule best;

@@ -99,7 +99,7 @@ class Sensitivities {
 
     const auto blocks = static_cast<Index>(blocks_.size());
     slots_ = std::clamp<Index>(256 / std::max<Index>(blocks, 1), 1, problem.shape.B);
-    states_ = workspace.template take<Scalar>(slots_ * blocks * 2 * h * block_columns);
+    states_ = workspace.template take<Scalar>(slots_ * blocks * block_memory());
     const Index tasks = slots_ * (blocks + 1);
     scratch_size_ = (Factor<Scalar>::size(q) + q * h + 63) / 64 * 64;  // tasks share no line of the cache
     scratch_ = workspace.template take<Scalar>(tasks * scratch_size_);
@@ -186,12 +186,16 @@ class Sensitivities {
     }
   }
 
+  // States of a block before and after a step, and a row that products may read behind them while another
+  // thread writes to the next block.
+  Index block_memory() const { return (2 * problem_.shape.h + 1) * block_columns; }
+
   void states(const Factor<Scalar>& factor, bool counts, Index t, Index b, Index slot, Index number,
               Scalar* A, Scalar* J, Index row) {
     const Index h = problem_.shape.h, q = problem_.shape.q;
     const Block& block = blocks_[static_cast<std::size_t>(number)];
     const Index size = h * block_columns;
-    Scalar* memory = states_ + (slot * static_cast<Index>(blocks_.size()) + number) * 2 * size;
+    Scalar* memory = states_ + (slot * static_cast<Index>(blocks_.size()) + number) * block_memory();
     Scalar* before = memory + (t % 2) * size;
     Scalar* S = memory + ((t + 1) % 2) * size;
     if (t == 0) {

@@ -26,8 +26,6 @@ class Sweep {
     beyond_ = beyond;
   }
 
-  Index windows() const { return windows_.count(); }
-
   // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where something not
   // finite would have spread, through the zeros of a lift's direct term, to gradients of inputs that it does
   // not reach.

@@ -29,6 +29,37 @@ const double* roots_of_unity(Workspace& workspace, Index n) {
   return roots;
 }
 
+// [re P | im P] = init + sum_n [re A_n | im A_n] [...], see below, over the lanes n, at one frequency: q
+// rows. `spectra` holds that frequency of q + m series, each `length` numbers long; `right` has room for
+// panels of the conjugates.
+void multiply_spectra(Index q, Index m, Index length, const double* spectra, double* right,
+                      const double* init, double* P) {
+  const auto& kernel = kernels::table().of<double>();
+  const Index panel = kernel.panel_columns;
+  for (Index j = 0; j < m; ++j) {
+    const double* c = spectra + (q + j) * length * number;
+    double* re = right + j / panel * panel * number + j % panel;
+    double* im = right + (m + j) / panel * panel * number + (m + j) % panel;
+    for (Index l = 0; l < lanes; ++l) {
+      re[l * panel] = c[l];
+      re[(lanes + l) * panel] = c[lanes + l];
+      im[l * panel] = -c[lanes + l];
+      im[(lanes + l) * panel] = c[l];
+    }
+  }
+  kernels::Product<double> p;
+  p.rows = q;
+  p.depth = number;
+  p.columns = 2 * m;
+  p.a = {spectra, length * number, nullptr};
+  p.b = right;
+  p.b_depth = panel;
+  p.b_panel = panel * number;
+  p.init = {init, 2 * m, nullptr};
+  p.c = {P, 2 * m, nullptr};
+  kernel.product(p);
+}
+
 }  // namespace
 
 // Time is cut into blocks of s = length - count + 1 steps. For one block of b, steps c s .. c s + s - 1 and
@@ -44,12 +75,11 @@ void correlate_by_transforms(Run& run, Workspace& workspace, Index T, Index B, I
                              double* R) {
   workspace.reset();
   const auto& table = kernels::table();
-  const auto& kernel = table.of<double>();
   const Index step = length - count + 1, per_sequence = (T + step - 1) / step, blocks = B * per_sequence;
   const double* roots = roots_of_unity(workspace, length);
   auto* spectra = workspace.take<double>((q + m) * length * number);
   auto* products = workspace.take<double>(length * q * 2 * m);
-  const Index panel = kernel.panel_columns, packed = (2 * m + panel - 1) / panel * panel * number;
+  const Index panel = table.of<double>().panel_columns, packed = (2 * m + panel - 1) / panel * panel * number;
   auto* scratch = workspace.take<double>(run.threads * std::max(packed, length * number));
 
   // Series of a block pair: `from` on, up to `used` steps of them.
@@ -78,28 +108,8 @@ void correlate_by_transforms(Run& run, Workspace& workspace, Index T, Index B, I
     parallel(run, (length + at_once - 1) / at_once, work, [&](Index task, int worker) {
       double* right = scratch + worker * packed;
       for (Index f = task * at_once; f < std::min(length, (task + 1) * at_once); ++f) {
-        for (Index j = 0; j < m; ++j) {
-          const double* c = spectra + ((q + j) * length + f) * number;
-          double* re = right + j / panel * panel * number + j % panel;
-          double* im = right + (m + j) / panel * panel * number + (m + j) % panel;
-          for (Index l = 0; l < lanes; ++l) {
-            re[l * panel] = c[l];
-            re[(lanes + l) * panel] = c[lanes + l];
-            im[l * panel] = -c[lanes + l];
-            im[(lanes + l) * panel] = c[l];
-          }
-        }
-        kernels::Product<double> p;
-        p.rows = q;
-        p.depth = number;
-        p.columns = 2 * m;
-        p.a = {spectra + f * number, length * number, nullptr};
-        p.b = right;
-        p.b_depth = panel;
-        p.b_panel = panel * number;
-        p.c = {products + f * q * 2 * m, 2 * m, nullptr};
-        if (group > 0) p.init = {products + f * q * 2 * m, 2 * m, nullptr};
-        kernel.product(p);
+        double* product = products + f * q * 2 * m;
+        multiply_spectra(q, m, length, spectra + f * number, right, group > 0 ? product : nullptr, product);
       }
     });
   }

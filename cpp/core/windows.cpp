@@ -33,10 +33,7 @@ Windows<Scalar, State>::Windows(const Problem<Scalar>& problem, const CoarseMode
       strides_{padded<Scalar>(model.inputs), padded<Scalar>(model.outputs), padded<Scalar>(model.h),
                padded<State>(model.h)} {
   const Index B = problem.shape.B;
-  Index longest = problem.shape.T;
-  if (problem.lengths != nullptr)
-    longest = static_cast<Index>(*std::max_element(problem.lengths, problem.lengths + B));
-  const Index steps = (longest + L_ - 1) / L_;
+  const Index steps = (problem.longest() + L_ - 1) / L_;
   length_ = std::max<Index>(1, std::min(schedule.window, steps));
   count_ = std::max<Index>(1, (steps + length_ - 1) / length_);
   // Every sequence adds the row of its start state.

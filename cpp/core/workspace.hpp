@@ -4,8 +4,6 @@
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
-#include <new>
-#include <utility>
 #include <vector>
 
 #include "rnnbptt/problem.hpp"

@@ -1,11 +1,10 @@
 // The inner loops of the engine and the one table they are reached through.
 //
-// Kernels know raw pointers and strides, nothing of the engine. One source (products.cpp) is compiled once
-// per instruction set; dispatch.cpp picks the table for the machine at hand.
+// Kernels know raw pointers and strides, nothing of the engine. Each source beside this but dispatch.cpp is
+// compiled once per instruction set; that one picks the table for the machine at hand.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 namespace rnnbptt::kernels {
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _LONGEST = 32
 #: Scalars of the states of a window.
 _WINDOW = 2**17
-
-
 #: Random vectors that a power is tried on, and by how much of their length it may miss.
 _WITNESSES = 8
 _ACCURATE = 2.0**-44
@@ -70,10 +68,10 @@ class ChunkedRecurrence:
         power: Scaled,
     ) -> None:
         self._params = Params(U, W, C)
-        self._threads = threads or None
+        self._threads = threads
         T, B, m = inputs.mantissa.shape
         h = len(W)
-        self.steps, self.input_weights = T, U
+        self.steps = T
         L = self.length = length
         self._power = power
         chunks = -(-T // L)
@@ -96,7 +94,7 @@ class ChunkedRecurrence:
         blocks[-1] = U.T
         transposed = np.ascontiguousarray(W.T)
         for j in range(L - 1, 0, -1):
-            product(blocks[j], transposed, self._threads or 0, out=blocks[j - 1])
+            product(blocks[j], transposed, self._threads, out=blocks[j - 1])
         self._blocks = blocks
         entering = product(self._inputs.reshape(-1, L * m), blocks.reshape(L * m, h), threads)
         first = raw_if_tame(start)
@@ -128,10 +126,9 @@ class ChunkedRecurrence:
         for i in range(L):
             within[i, :, i:] = response[: L - i].swapaxes(0, 1)
         top = np.maximum(self._starts.exponent, self._top)
-        threads = self._threads or 0
-        o = product(self._starts.at(top).reshape(-1, h), seen.reshape(L * q, h).T, threads)
+        o = product(self._starts.at(top).reshape(-1, h), seen.reshape(L * q, h).T, self._threads)
         u = Scaled(self._inputs.reshape(chunks, B, L * m), self._top).at(top)
-        o += product(u.reshape(-1, L * m), within.reshape(L * m, L * q), threads)
+        o += product(u.reshape(-1, L * m), within.reshape(L * m, L * q), self._threads)
         by_step = o.reshape(chunks, B, L, q).swapaxes(1, 2).reshape(chunks * L, B, q)
         return Scaled(by_step[: self.steps], np.repeat(top, L, axis=0)[: self.steps])
 
@@ -140,7 +137,7 @@ class ChunkedRecurrence:
         single = normalised(self._params.W_hh, axes=2)
         chunks, rest = divmod(steps, self.length)
         for factor in [self._power] * chunks + [single] * rest:
-            moved = product(factor.mantissa, rows.mantissa, self._threads or 0)
+            moved = product(factor.mantissa, rows.mantissa, self._threads)
             exponent = rows.exponent + factor.exponent
             moderate = tame(moved.reshape(1, -1)) and moved.any()
             rows = Scaled(moved, exponent) if moderate else normalised(moved, exponent, axes=2)
@@ -155,11 +152,11 @@ class ChunkedRecurrence:
         _core.log2_state_norms(
             (chunks * B, L, len(self._params.W_hh), m),
             self._params.W_hh,
-            self.input_weights,
+            self._params.W_hx,
             u.reshape(-1, L, m),
             np.ascontiguousarray(self._starts.at(top)),
             logs,
-            self._threads or 0,
+            self._threads,
         )
         if not self.raw:
             logs += top[..., np.newaxis]
@@ -181,7 +178,7 @@ class ChunkedRecurrence:
             u.reshape(chunks * B, L, m),
             h0.reshape(chunks * B, -1),
             batch_first=True,
-            num_threads=self._threads,
+            num_threads=self._threads or None,
         )
         kept = slice(first - low * L, stop - low * L)
         exponent = np.repeat(top, L, axis=0)[kept]

@@ -317,7 +317,8 @@ class Curvature:
 
         Notes
         -----
-        The gradient of a model of twice the size: 2 to 4 gradients for h up to some 32, up to 8 beyond.
+        The gradient of a model of twice the size, half of whose numbers are zero or there twice: about the
+        time of two to four gradients.
         """
         # As in `flat`: what is more than an array may mean more.
         plain = type(theta) is np.ndarray and type(v) is np.ndarray

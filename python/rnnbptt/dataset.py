@@ -131,8 +131,8 @@ class Dataset:
         loss: str,
         targets: NDArray[Any] | None,
         back: Backflow = _WHOLE,
-        /,
         goal: str = "gradients",
+        /,
         **schedule: int,
     ) -> _core.Problem:
         """Hand the data over to the extension; `schedule` prescribes what it would choose by itself.

@@ -232,15 +232,15 @@ class LagTerms:
             g = self.adjoint.window(T - stop - K, T - first - K).hidden
             g = Scaled(g.mantissa[::-1], g.exponent[::-1])
             inputs = raw_if_tame(data.inputs[first:stop])
-            by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]))
-            by_input = contract(g, inputs)
+            by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]), self._threads)
+            by_input = contract(g, inputs, self._threads)
             both = np.maximum(by_state.exponent, by_input.exponent)
             joined = np.concatenate([by_state.at(both), by_input.at(both)], axis=1)
             rest = add(rest, normalised(joined, both))
             later = slice(first + K, stop + K)
             e = Scaled(data.d_o.mantissa[later], data.d_o.exponent[later])
-            product = contract(e, Scaled(rows.mantissa[1:], top[1:]))
-            last = add(last, normalised(product.mantissa, np.full(q, product.exponent)))
+            read_out = contract(e, Scaled(rows.mantissa[1:], top[1:]), self._threads)
+            last = add(last, normalised(read_out.mantissa, np.full(q, read_out.exponent)))
         return self.adjoint.propagated(rest, K), last
 
 

@@ -145,7 +145,7 @@ def add(a: Scaled, b: Scaled) -> Scaled:
     return normalised(a.at(top) + b.at(top), top)
 
 
-def contract(a: Scaled, b: Scaled, threads: int = 0) -> Scaled:
+def contract(a: Scaled, b: Scaled, threads: int) -> Scaled:
     """Return the sum of the outer products of rows, ``sum_i a_i b_i^T``, under one exponent."""
     a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
     rows = a.exponent + b.exponent

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core, _validate
-from .dataset import Dataset, checked
+from .dataset import Backflow, Dataset, checked
 from .params import Trajectory
 
 if TYPE_CHECKING:
@@ -68,23 +68,18 @@ def forward(
     inputs = [dataset.inputs, dataset.start, *params._arrays]
     hidden = dataset.result("hidden", h, out_hidden, inputs)
     o = dataset.result("o", q, out_o, [*inputs, hidden])
-    _run_forward(params, dataset, hidden, o, threads)
+    layout = dataset.batched, dataset.batch_first
+    time_major = _validate.time_major(o, *layout), _validate.time_major(hidden, *layout)
+    dataset.pose("given", None, Backflow(), "states").outputs(params._arrays, *time_major, None, threads)
     return Trajectory(hidden, o)
-
-
-def states(params: Params, dataset: Dataset, threads: int) -> FloatArray:
-    """Return the states of a data set, time-major; zero beyond the ends of sequences."""
-    _, h, q = params.shape
-    hidden = dataset.result("hidden", h)
-    _run_forward(params, dataset, hidden, dataset.result("o", q), threads)
-    return _validate.time_major(hidden, dataset.batched, dataset.batch_first)
 
 
 def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
     """Return the outputs for a data set, in the caller's layout; zero beyond the ends of sequences."""
     o = dataset.result("o", params.shape[2])
     time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
-    dataset.pose("given", None, goal="outputs").outputs(params._arrays, time_major, None, None, threads)
+    problem = dataset.pose("given", None, Backflow(), "outputs")
+    problem.outputs(params._arrays, time_major, None, None, threads)
     return o
 
 
@@ -93,14 +88,9 @@ def outputs_and_last_state(params: Params, dataset: Dataset, threads: int) -> tu
     o = dataset.result("o", params.shape[2])
     time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
     last = _validate.allocate("h_T", (dataset.batch, params.shape[1]), params.dtype)
-    dataset.pose("given", None, goal="outputs").outputs(params._arrays, time_major, None, last, threads)
+    problem = dataset.pose("given", None, Backflow(), "outputs")
+    problem.outputs(params._arrays, time_major, None, last, threads)
     return o, last
-
-
-def _run_forward(params: Params, dataset: Dataset, hidden: FloatArray, o: FloatArray, threads: int) -> None:
-    layout = dataset.batched, dataset.batch_first
-    time_major = [_validate.time_major(array, *layout) for array in (o, hidden)]
-    dataset.pose("given", None, goal="states").outputs(params._arrays, *time_major, None, threads)
 
 
 def linear_scan(

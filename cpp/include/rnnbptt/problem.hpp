@@ -3,6 +3,7 @@
 // T is time; the scalar type is `Scalar` (float or double). Everything is row-major.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -85,6 +86,11 @@ struct Problem {
   bool tangent = false;
 
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
+
+  // The length of the longest sequence.
+  Index longest() const {
+    return lengths != nullptr ? static_cast<Index>(*std::max_element(lengths, lengths + shape.B)) : shape.T;
+  }
 };
 
 // Where gradients go. Parameters that are absent or not asked for are null.

@@ -3,9 +3,9 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstddef>
 #include <exception>
 #include <functional>
+#include <utility>
 
 namespace rnnbptt {
 
