@@ -94,6 +94,78 @@ double rungs_to(Index L) {
   return static_cast<double>(std::bit_width(digits) - 1 + std::popcount(digits) - 1);
 }
 
+// What the cycles of a problem depend on.
+struct Work {
+  double B, d, h, q;
+  double inputs;          // d, and one for a bias
+  double part;            // states of a chain
+  double total, longest;  // steps of all sequences, and of the longest one
+  double width;           // scalars of a vector
+  Goal goal;
+  bool tangent;
+
+  bool back() const { return goal == Goal::gradients || input_gradient(); }
+  bool input_gradient() const { return goal == Goal::input_gradients; }
+};
+
+template <typename Scalar>
+Work work_of(const Problem<Scalar>& problem, bool bias, Goal goal) {
+  const Shape& s = problem.shape;
+  const auto B = static_cast<double>(s.B), d = static_cast<double>(s.d), h = static_cast<double>(s.h);
+  const auto longest = static_cast<double>(problem.longest());
+  double total = problem.lengths == nullptr ? longest * B : 0;
+  for (Index b = 0; problem.lengths != nullptr && b < s.B; ++b)
+    total += static_cast<double>(problem.length(b));
+  return {.B = B,
+          .d = d,
+          .h = h,
+          .q = static_cast<double>(s.q),
+          .inputs = d + (bias ? 1 : 0),
+          .part = problem.tangent ? h / 2 : h,
+          .total = total,
+          .longest = longest,
+          .width = 64.0 / sizeof(Scalar),
+          .goal = goal,
+          .tangent = problem.tangent};
+}
+
+// Cycles with L steps in one, and how the chain is scanned then; the counts of products are those of
+// row_stages.cpp.
+Scanned estimate_of(const Work& work, Index steps) {
+  const double d = work.d, h = work.h, q = work.q, part = work.part, width = work.width;
+  const auto L = static_cast<double>(steps);
+  const double rows = work.total / L + 2 * work.B;
+  const double in = L * d, out = L * q;
+  const bool lifted = steps > 1, tangent = work.tangent, back = work.back();
+  // Of states and tangents, three blocks of four, or two that gradients are made of without a lift.
+  const double blocks = tangent ? 0.75 : 1, sums = tangent && !lifted ? 0.5 : blocks;
+  double cycles = product_cycles(rows, in, h, width) + blocks * product_cycles(rows, h, out, width);
+  if (lifted) cycles += product_cycles(rows, in, out, width);
+  if (lifted && work.goal == Goal::states)
+    cycles += cycles_per_window + L * (product_cycles(rows, d, h, width) + product_cycles(rows, h, h, width) +
+                                       rows * (cycles_per_copy + h / width));
+  if (back)
+    cycles += blocks * product_cycles(rows, out, h, width) +
+              product_cycles(in, rows, tangent && !lifted ? part : h, width) +
+              sums * (product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width)) +
+              (lifted ? product_cycles(out, rows, in, width) : 0);
+  if (work.input_gradient())
+    cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
+  cycles += rows * 30;
+  const Scanned scanned = best_scan(part, work.B, ceil_div(work.longest, L), lifted ? 8 : width);
+  const double chain =
+      tangent ? 2 * scanned.cycles + product_cycles(rows, part, part, width) : scanned.cycles;
+  cycles += (back ? 2 : 1) * chain;
+  if (lifted) {
+    const double halves = tangent ? 0.375 : 1;  // three blocks of eight
+    const double products = back ? 3 : 1;       // two for the gradient of each
+    cycles += products * product_cycles(L * (blocks * work.inputs + halves * q), h, h, 8) +
+              rungs_to(steps) * (products * halves * product_cycles(h, h, h, 8) + cycles_per_rung) +
+              products * product_cycles(q, h, L * work.inputs, 8) + cycles_per_lift + in * out * 2;
+  }
+  return {cycles, scanned.piece};
+}
+
 }  // namespace
 
 Index plan_piece(Index h, Index lanes, Index steps) {
@@ -102,62 +174,18 @@ Index plan_piece(Index h, Index lanes, Index steps) {
 
 template <typename Scalar>
 Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choices& choices) {
-  const Shape& s = problem.shape;
-  const auto h = static_cast<double>(s.h), q = static_cast<double>(s.q), B = static_cast<double>(s.B);
-  const auto d = static_cast<double>(s.d);
-  const double part = problem.tangent ? h / 2 : h;  // states of a chain
-  const double width = 64.0 / sizeof(Scalar);
-  const bool input_gradient = goal == Goal::input_gradients;
-  const bool back = goal == Goal::gradients || input_gradient;
-  const auto longest = static_cast<double>(problem.longest());
-  double total = problem.lengths == nullptr ? longest * B : 0;
-  for (Index b = 0; problem.lengths != nullptr && b < s.B; ++b)
-    total += static_cast<double>(problem.length(b));
-
-  // Cycles with L steps in one; the counts of products are those of row_stages.cpp.
+  const Work work = work_of(problem, bias, goal);
+  const double h = work.h, q = work.q, B = work.B, d = work.d, longest = work.longest;
   Schedule best;
   best.choices = choices;
   double best_cycles = std::numeric_limits<double>::infinity();
-  for (const Index candidate : lengths_allowed(problem, choices)) {
-    if (choices.lift > 0 ? candidate > choices.lift
-                         : candidate > 1 && longest < static_cast<double>(8 * candidate))
-      break;
-    const auto L = static_cast<double>(candidate);
-    const double rows = total / L + 2 * B;
-    const double in = L * d, out = L * q;
-    const bool lifted = candidate > 1;
-    // Of states and tangents, three blocks of four, or two that gradients are made of without a lift.
-    const double blocks = problem.tangent ? 0.75 : 1, sums = problem.tangent && !lifted ? 0.5 : blocks;
-    double cycles = product_cycles(rows, in, h, width) + blocks * product_cycles(rows, h, out, width);
-    if (lifted) cycles += product_cycles(rows, in, out, width);
-    if (lifted && goal == Goal::states)
-      cycles +=
-          cycles_per_window + L * (product_cycles(rows, d, h, width) + product_cycles(rows, h, h, width) +
-                                   rows * (cycles_per_copy + h / width));
-    if (back)
-      cycles += blocks * product_cycles(rows, out, h, width) +
-                product_cycles(in, rows, problem.tangent && !lifted ? part : h, width) +
-                sums * (product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width)) +
-                (lifted ? product_cycles(out, rows, in, width) : 0);
-    if (input_gradient)
-      cycles += product_cycles(rows, h, in, width) + (lifted ? product_cycles(rows, out, in, width) : 0);
-    cycles += rows * 30;
-    const Scanned scanned = best_scan(part, B, ceil_div(longest, L), lifted ? 8 : width);
-    const double chain =
-        problem.tangent ? 2 * scanned.cycles + product_cycles(rows, part, part, width) : scanned.cycles;
-    cycles += (back ? 2 : 1) * chain;
-    if (lifted) {
-      const double inputs = d + (bias ? 1 : 0);
-      const double halves = problem.tangent ? 0.375 : 1;  // three blocks of eight
-      const double products = back ? 3 : 1;               // two for the gradient of each
-      cycles += products * product_cycles(L * (blocks * inputs + halves * q), h, h, 8) +
-                rungs_to(candidate) * (products * halves * product_cycles(h, h, h, 8) + cycles_per_rung) +
-                products * product_cycles(q, h, L * inputs, 8) + cycles_per_lift + in * out * 2;
-    }
-    if (choices.lift > 0 || cycles < best_cycles) {
-      best_cycles = cycles;
-      best.L = candidate;
-      best.piece = scanned.piece;
+  for (const Index L : lengths_allowed(problem, choices)) {
+    if (choices.lift > 0 ? L > choices.lift : L > 1 && longest < static_cast<double>(8 * L)) break;
+    const Scanned estimate = estimate_of(work, L);
+    if (choices.lift > 0 || estimate.cycles < best_cycles) {
+      best_cycles = estimate.cycles;
+      best.L = L;
+      best.piece = estimate.piece;
     }
   }
   if (choices.piece >= 0) best.piece = choices.piece;
@@ -165,19 +193,18 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   const auto L = static_cast<double>(best.L);
   // Per coarse row: states; and inputs, outputs and gradients of states in flight.
   const double state_bytes = sizeof(Scalar) * h;
-  const double flight_bytes = sizeof(Scalar) * (L * d * (input_gradient ? 2 : 1) + L * q + h) +
+  const double flight_bytes = sizeof(Scalar) * (L * d * (work.input_gradient() ? 2 : 1) + L * q + h) +
                               (sizeof(Scalar) == 4 && best.L > 1 ? 8 * h : 0);
   const double steps = ceil_div(longest, L);
   const double limit = choices.memory_limit > 0 ? choices.memory_limit : default_memory;
   const double sums = h * h + (L * d + L * q) * h + (best.L > 1 ? L * d * L * q : 0);
   const bool large = sums * sizeof(Scalar) > 512e3;
   const Index most_splits = large ? 8 : 16;
-  const double inputs = d + (bias ? 1 : 0);
   // Packed matrices; powers, their exact sums and transposes; blocks of the lift and their gradients.
   const double model_bytes =
-      sizeof(Scalar) * 2 * sums +
-      (best.L > 1 ? 8 * (h * h * (6 * rungs_to(best.L) + 8) + 4 * L * (inputs + q) * h + 2 * L * d * L * q)
-                  : 0);
+      sizeof(Scalar) * 2 * sums + (best.L > 1 ? 8 * (h * h * (6 * rungs_to(best.L) + 8) +
+                                                     4 * L * (work.inputs + q) * h + 2 * L * d * L * q)
+                                              : 0);
   const auto splits_for = [&](double window) {
     // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is
     // left to a task when it takes longer than handing it over.
@@ -192,7 +219,8 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
     const double windows = ceil_div(steps, window), rows = (window + 1) * B;
     const double block = std::min(512.0, rows) * L * q;  // targets of a block
     keep = keep && windows > 1;
-    return (keep ? 3 : 1) * rows * flight_bytes + (keep ? total / L + 2 * windows * B : rows) * state_bytes +
+    return (keep ? 3 : 1) * rows * flight_bytes +
+           (keep ? work.total / L + 2 * windows * B : rows) * state_bytes +
            (windows + 3) * B * h * sizeof(double) + model_bytes +
            static_cast<double>(splits_for(window)) * sizeof(Scalar) * (sums + block);
   };
@@ -218,7 +246,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   // Beside other windows' stages the chain of a window costs no time of its own: there is no need to divide
   // it.
   if (choices.piece < 0 && window < steps)
-    best.piece = best.keep ? 0 : best_scan(part, B, window, best.L > 1 ? 8 : width).piece;
+    best.piece = best.keep ? 0 : best_scan(work.part, B, window, best.L > 1 ? 8 : work.width).piece;
 
   return best;
 }
