@@ -176,18 +176,20 @@ def test_state_gradients_are_those_of_the_engine() -> None:
 
 
 def test_layouts_and_dtypes() -> None:
-    case = build(np.random.default_rng(4), np.float32, (50, 3, 2, 5, 2), steps=("lengths", "mask"))
+    steps = ("weights", "lengths", "mask")
+    case = build(np.random.default_rng(4), np.float32, (50, 3, 2, 5, 2), steps=steps)
     flow = gradient_flow(case.params, case.x, case.y, **case.options)
     assert flow.dtype == "float32"
     assert flow.log2_state_gradients.shape == (50, 3)
-    options = case.options | {"mask": case.options["mask"].T, "batch_first": True}
+    turned_steps = {name: case.options[name].T for name in ("weights", "mask")}
+    options = case.options | turned_steps | {"batch_first": True}
     turned = gradient_flow(case.params, case.x.swapaxes(0, 1), case.y.swapaxes(0, 1), **options)
     np.testing.assert_array_equal(turned.log2_state_gradients, flow.log2_state_gradients.T)
     single = gradient_flow(case.params, case.x[:, 0], case.y[:, 0])
     assert single.log2_state_gradients.shape == (50,)
     wide = rnnbptt.Params(**{name: array.astype(np.float64) for name, array in case.params.items()})
     same = gradient_flow(wide, case.x, case.y, **case.options)
-    np.testing.assert_allclose(same.log2_contributions, flow.log2_contributions, atol=1e-6)
+    np.testing.assert_allclose(same.log2_contributions, flow.log2_contributions, rtol=0, atol=LOGS)
 
 
 def test_loss_of_the_callers_own() -> None:

@@ -173,6 +173,16 @@ def test_no_bit_depends_on_the_number_of_threads_on_any_schedule(dtype: Scalar) 
             assert_identical(actual, expected)
 
 
+def test_threads_gather_inputs_beside_each_other() -> None:
+    # Rows of some fifty and of twenty-five inputs, between one panel of a kernel and two: a sanitizer of
+    # threads sees it when a product reads on into rows that another thread is writing.
+    for dtype, sizes in ((np.float32, (3000, 2, 11, 5, 3)), (np.float64, (3000, 2, 5, 5, 3))):
+        case = build(np.random.default_rng(10), dtype, sizes)
+        for window, keep in ((0, 1), (40, 0), (40, 1)):
+            schedule = {"lift": 5, "window": window, "splits": 4, "keep": keep}
+            assert_identical(case.scheduled(4, **schedule)[1], case.scheduled(1, **schedule)[1])
+
+
 def test_no_bit_changes_from_call_to_call() -> None:
     case = build(np.random.default_rng(9), np.float64, (500, 2, 3, 16, 2))
     objective = rnnbptt.Objective(case.x, case.y, like=case.params, num_threads=2, **case.options)

@@ -57,6 +57,15 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
     std::copy(B + (rows - 1) * b_row, B + (rows - 1) * b_row + n, last);
     return add_outer(1, A + (rows - 1) * a_row, a_row, m, last, vector, n, C, c_row);
   }
+  const Index panel = kernels::table().of<Scalar>().panel_columns;
+  const Index whole = n / panel * panel;
+  if (apart && whole > 0 && whole < n && rows > 0) {
+    // A last panel that is not full may be read as a full one, beside another; alone it is read in vectors.
+    add_outer(rows - 1, A, a_row, m, B, b_row, n, C, c_row);
+    const Scalar *a = A + (rows - 1) * a_row, *b = B + (rows - 1) * b_row;
+    add_outer(1, a, a_row, m, b, b_row, whole, C, c_row);
+    return add_outer(1, a, a_row, m, b + whole, b_row, n - whole, C + whole, c_row);
+  }
   // Short blocks keep a strip of A and B in the first cache, and the rounding error that of a blocked sum.
   constexpr Index block = 128;
   const auto& kernel = kernels::table().of<Scalar>();

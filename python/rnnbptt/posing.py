@@ -131,7 +131,8 @@ def pose(
         if used is None and dataset.weights is None:
             share: Real = np.broadcast_to(1 / (T * B), (T, B))
         else:
-            weight: Real = np.where(kept, 1.0 if dataset.weights is None else dataset.weights, 0.0)
+            given = np.float64(1) if dataset.weights is None else dataset.weights.astype(np.float64)
+            weight: Real = np.where(kept, given, 0.0)
             share = weight / weight.sum()
         d_o = _derivative(loss, o, targets, share)
     return Data(
