@@ -99,8 +99,8 @@ class Chunked:
     Notes
     -----
     Time is lifted in chunks of L steps only where L divides `tau`, which costs no more than the full gradient
-    for most `tau`. On long single sequences a `tau` below six costs two to five gradients; a prime `tau` above
-    256 is not lifted at all.
+    for most `tau`. On long single sequences a `tau` below six costs two to five gradients; a prime `tau`
+    above 256 is not lifted at all.
 
     Examples
     --------
