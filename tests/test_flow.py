@@ -6,6 +6,8 @@ import json
 import math
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import pytest
 
 import rnnbptt
 from problems import build, draw
+from rnnbptt import posing
+from rnnbptt.chunked_recurrence import chunk_of
 from rnnbptt.correlation import correlate
 from rnnbptt.flow import GradientFlow, gradient_flow
 from rnnbptt.lag_terms import LagTerms, side_by_side
@@ -190,6 +194,21 @@ def test_layouts_and_dtypes() -> None:
     wide = rnnbptt.Params(**{name: array.astype(np.float64) for name, array in case.params.items()})
     same = gradient_flow(wide, case.x, case.y, **case.options)
     np.testing.assert_allclose(same.log2_contributions, flow.log2_contributions, rtol=0, atol=LOGS)
+
+
+def test_threads_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = build(np.random.default_rng(6), np.float64, (30, 1, 2, 4, 2))
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(*args: Any) -> Any:
+        both.wait()
+        return chunk_of(*args)
+
+    monkeypatch.setattr(posing, "chunk_of", meet)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(gradient_flow, case.params, case.x, case.y) for _ in range(2)]
+        first, second = (call.result() for call in calls)
+    np.testing.assert_array_equal(first.shares, second.shares)
 
 
 def test_loss_of_the_callers_own() -> None:

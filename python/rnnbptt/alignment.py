@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cached import cached
 from .lag_terms import log2_norms_of_products
 from .scaled import Real, Scaled, outer_sum, product
 
@@ -45,7 +45,7 @@ class Backpropagated:
         """The eigenvalues of ``W_hh`` of largest modulus."""
         return self._leading[0]
 
-    @cached_property
+    @cached
     def alignment(self) -> Real:
         """Share of the vectors' length in the eigenspace of ``W_hh^T`` of these eigenvalues, (K,)."""
         vectors, exponent = self._vectors(slice(None))
@@ -56,7 +56,7 @@ class Backpropagated:
             share: Real = np.exp2(np.minimum(within - self._lengths, 0))
         return share
 
-    @cached_property
+    @cached
     def _leading(self) -> tuple[NDArray[np.complex128], Real]:
         return _leading(self._W)
 
@@ -73,7 +73,7 @@ class Backpropagated:
         exponent = self._P.exponent.max(axis=1)
         return Scaled(self._P.at(np.broadcast_to(exponent[:, np.newaxis], self._P.exponent.shape)), exponent)
 
-    @cached_property
+    @cached
     def _R(self) -> Real:
         """R of D = QR: ``||D P_k|| = ||R P_k||``."""
         return np.asarray(np.linalg.qr(self._rows[0], mode="r"))

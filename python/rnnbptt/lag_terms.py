@@ -15,12 +15,12 @@ of ``C_k``. Inserting the recurrence of ``h_{t-1}`` gives ``C_k`` from ``R``, wi
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from . import _core
+from .cached import cached
 from .chunked_recurrence import Chunk, ChunkedRecurrence
 from .correlation import correlate
 from .objective import vjp
@@ -108,7 +108,7 @@ class LagTerms:
         self.rest, last = self._beyond(Scaled(P.mantissa[lags], P.exponent[lags]))
         self.C = scan(normalised(W, axes=2), v, last, threads, reverse=True)
 
-    @cached_property
+    @cached
     def Z(self) -> Scaled:
         """``[C_k | R_k]``: (K, q, h + d or d + 1)."""
         C, R = self.C, self.R

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _validate
+from .cached import cached
 from .chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
 from .dataset import Dataset, checked
 from .objective import LOSSES
@@ -63,12 +63,12 @@ class Recurrence:
         W_hx, b_h = self.params.W_hx, self.params.b_h
         return W_hx if b_h is None else np.concatenate([W_hx, b_h[:, np.newaxis]], axis=1)
 
-    @cached_property
+    @cached
     def chunk(self) -> Chunk:
         """Steps taken as one, and powers of W_hh up to theirs."""
         return chunk_of(self.params.W_hh, len(self.inputs), self.threads)
 
-    @cached_property
+    @cached
     def forward(self) -> ChunkedRecurrence:
         """States and outputs far beyond the range of float64."""
         W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
