@@ -1,9 +1,9 @@
 """Who speaks? Japanese vowels of nine men: ``python examples/japanese_vowels.py [picture]``.
 
-Needs SciPy and the extra ``plot``, and ``pip install --no-deps aeon`` for the data: 270 training series of 7
-to 29 steps and 12 coefficients. The outputs of a series are averaged over its steps and compared with the
-speaker by the cross-entropy. W_hh and W_hx stay as they were drawn (a reservoir with a short memory), which
-270 series do not suffice to fit; ``wrt`` names what is fitted.
+Needs the extras ``fit`` and ``plot``, and ``pip install --no-deps aeon`` for the data: 270 training series
+of 7 to 29 steps and 12 coefficients. The outputs of a series are averaged over its steps and compared with
+the speaker by the cross-entropy. W_hh and W_hx stay as they were drawn (a reservoir with a short memory),
+which 270 series do not suffice to fit; ``wrt`` names what is fitted.
 """
 
 from __future__ import annotations

@@ -178,6 +178,9 @@ BAD: list[Bad] = [
     (norms, {"ord": True}, TypeError, "ord must be a real number, not "),
     (norms, {"ord": 3}, ValueError, "ord must be 2, 'fro', 1 or inf, not 3"),
     (rnnbptt.Randomized, {"tau": 10**400}, OverflowError, "tau must be at most"),
+    (rnnbptt.Randomized, {"tau": 5, "rng": "a"}, TypeError, "rng must be a Generator, an integer or None, not str"),
+    (rnnbptt.Params.random, {"d": 1, "h": 2, "q": 1, "rng": -1}, ValueError, "rng must be at least 0, not -1"),
+    (rnnbptt.Params.random, {"d": 1, "h": 2, "q": 1, "rng": 1.5}, TypeError, "rng must be a Generator"),
     (powers, {"n": -1}, ValueError, "n must be at least 0, not -1"),
     (powers, {"n": 2.5}, TypeError, "n must be an integer, not float 2.5"),
     (powers, {"n": 10**30}, OverflowError, "n must be at most"),
@@ -193,7 +196,7 @@ BAD: list[Bad] = [
     (params.unravel, {"theta": ones(3)}, ValueError, f"theta must have shape ({params.size},), not (3,)"),
     (rnnbptt.set_num_threads, {"num_threads": 0}, ValueError, "num_threads must be at least 1"),
     (rnnbptt.set_num_threads, {"num_threads": float("nan")}, TypeError, "num_threads must be an integer"),
-    (Objective, {"x": GOOD["x"], "y": GOOD["y"], "like": GOOD["W_hh"]}, TypeError, "params must be rnnbptt.Params"),
+    (Objective, {"x": GOOD["x"], "y": GOOD["y"], "like": GOOD["W_hh"]}, TypeError, "like must be rnnbptt.Params"),
 ]  # fmt: skip
 
 

@@ -84,6 +84,8 @@ def generator(name: str, value: object) -> np.random.Generator:
     """Return a source of randomness: the caller's own, or one from a seed, or from the system's entropy."""
     if value is None or isinstance(value, np.random.Generator):
         return np.random.default_rng(value)
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a Generator, an integer or None, not {describe(value)}")
     return np.random.default_rng(integer(name, value, 0))
 
 

@@ -23,10 +23,10 @@ _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.
 _FREE = {"lift": 0, "window": 0, "splits": 0, "piece": -1, "keep": -1}
 
 
-def checked(params: object) -> Params:
+def checked(params: object, name: str = "params") -> Params:
     """Return `params` if it is one of ours."""
     if not isinstance(params, Params):
-        raise TypeError(f"params must be rnnbptt.Params, not {type(params).__name__}")
+        raise TypeError(f"{name} must be rnnbptt.Params, not {type(params).__name__}")
     return params
 
 

@@ -134,7 +134,7 @@ class Objective(Curvature):
         self._flat: tuple[_core.Problem, _core._Terms] | None = None
         self._layout: Layout | None = None
         if like is not None:
-            dataset, problem = self._bind(checked(like))
+            dataset, problem = self._bind(checked(like, "like"))
             self._layout = Layout(like, dataset)
             alone = not isinstance(truncate, Randomized)
             if problem is not None and alone and not self._layout.holes:

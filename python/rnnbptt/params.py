@@ -169,7 +169,7 @@ class Params:
         scalar = _validate.scalar_type("dtype", dtype)
         for name, shape in (("W_hx", (h, d)), ("W_hh", (h, h)), ("W_qh", (q, h)), ("W_qx", (q, d))):
             _validate.allocate(name, shape, np.dtype(np.float64))  # too large a size is refused at once
-        generator = np.random.default_rng(rng)
+        generator = _validate.generator("rng", rng)
         if kind == "identity":
             W_hh = np.eye(h)
         elif kind == "orthogonal":

@@ -151,7 +151,7 @@ class TruncationReport:
             said.append(f"{within} from tau = {chosen} on" if chosen else f"not {within} in this report")
         text = f"The gradient of a sliding window is {', '.join(said)}."
         if self.draws:
-            text += f" Deviations are of one draw, from {self.draws}."
+            text += f" The deviation of a single draw is estimated from {self.draws}."
         return "\n".join([*lines, "", textwrap.fill(text, WIDTH)])
 
     def plot(self, ax: Any = None) -> Any:
