@@ -510,7 +510,7 @@ def test_bad_randomized() -> None:
     for value in ("3", True, 1j):
         with pytest.raises(TypeError, match="tau must be a real number"):
             Randomized(value)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="rng must be an integer"):
+    with pytest.raises(TypeError, match="rng must be a Generator, an integer or None"):
         Randomized(3, rng="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rng must be at least 0"):
         Randomized(3, rng=-1)
