@@ -2,8 +2,7 @@
 
 import os
 
-from bench.processes import SLOWING, THREAD_COUNTS
+from bench.processes import THREAD_COUNTS, unslow
 
-for _name in SLOWING:
-    os.environ.pop(_name, None)
+unslow()
 os.environ.update(dict.fromkeys(THREAD_COUNTS, "1"))

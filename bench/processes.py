@@ -19,6 +19,12 @@ THREAD_COUNTS = (
 )
 
 
+def unslow() -> None:
+    """Remove the slowing variables from this environment, before NumPy is imported, which reads it."""
+    for name in SLOWING:
+        os.environ.pop(name, None)
+
+
 def environment(threads: int) -> dict[str, str]:
     """The parent's environment with thread counts set and slowing variables removed."""
     kept = {name: value for name, value in os.environ.items() if name not in SLOWING}

@@ -9,20 +9,18 @@ machine does meets all of them; a figure is the median.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from typing import TYPE_CHECKING
 
-from .processes import SLOWING
+from .processes import unslow
 
-for variable in SLOWING:
-    os.environ.pop(variable, None)
+unslow()
 
 import torch  # noqa: E402 - what slows NumPy must be gone before
 
-import rnnbptt  # noqa: E402
-from rnnbptt.torch import LinearRNN  # noqa: E402
+import rnnbptt  # noqa: E402 - it imports NumPy
+from rnnbptt.torch import LinearRNN  # noqa: E402 - so does this
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -216,13 +216,19 @@ class Objective(Curvature):
     ) -> tuple[float, Gradients]:
         assert callable(self._loss)
         dataset = dataset.starting_at(h0)
-        answer = self._loss(outputs(params, dataset, self._threads), self._y)
-        if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
-        L = _validate.number("L", answer[0])
-        d_o = dataset.outputs_like("d_o", answer[1])
+        L, d_o = answer_of(self._loss, outputs(params, dataset, self._threads), self._y)
+        L = _validate.number("L", L)
+        d_o = dataset.outputs_like("d_o", d_o)
         problem = dataset.pose("given", d_o, backflow(self._truncate, dataset))
         return L, _pulled(dataset, problem, params, self._threads, self._truncate)[1]
+
+
+def answer_of(loss: Any, o: FloatArray, y: Any) -> tuple[Any, Any]:
+    """Ask a loss of the caller's for ``L`` and ``d_o``, unchecked but for being two."""
+    answer = loss(o, y)
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
+    return answer
 
 
 def _pulled(

@@ -11,7 +11,7 @@ from . import _validate
 from .cached import cached
 from .chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
 from .dataset import Dataset, checked
-from .objective import LOSSES
+from .objective import LOSSES, answer_of
 from .params import Params
 from .scaled import Real, Scaled, add, normalised, raw_if_tame, vanishing
 from .trajectories import outputs
@@ -202,13 +202,9 @@ def _callers_derivative(loss: Any, o: Scaled, y: Any, dataset: Dataset) -> Scale
     shown = (
         outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
     )
-    answer = loss(shown, y)
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
+    _, answer = answer_of(loss, shown, y)
     float64 = np.dtype(np.float64)
-    d_o = _validate.like_sequence(
-        "d_o", answer[1], float64, outputs.shape, dataset.batched, dataset.batch_first
-    )
+    d_o = _validate.like_sequence("d_o", answer, float64, outputs.shape, dataset.batched, dataset.batch_first)
     if running is not None:
         d_o = np.where(running[..., np.newaxis], d_o, 0)
     _finite("d_o", d_o)
