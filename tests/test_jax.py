@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,18 +24,12 @@ from jax.test_util import check_grads
 import rnnbptt.jax
 from rnnbptt.jax import linear_rnn
 
+pytestmark = pytest.mark.usefixtures("jax_float64")
+
 Array = NDArray[Any]
 NAMES = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx", "h0", "x")
 T, B, D, H, Q = 5, 2, 2, 3, 2
 EVERY = (0, 1, 2)
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def draw(

@@ -6,7 +6,6 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,12 @@ from rnnbptt import _core, bridge
 from rnnbptt.jax import foreign, linear_rnn
 from rnnbptt.jax.primitives import pull, run
 
+pytestmark = pytest.mark.usefixtures("jax_float64")
+
 Array = NDArray[Any]
 BINDINGS = Path(__file__).resolve().parent.parent / "cpp"
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 SHAPES = [(1, 1, 1, 1, 1), (30, 3, 2, 5, 4), (640, 1, 2, 16, 3)]
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def draw(shape: tuple[int, int, int, int, int], dtype: Any) -> tuple[list[Array], list[Array]]:

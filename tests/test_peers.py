@@ -59,11 +59,11 @@ def test_torch_autograd_agrees(shape: tuple[int, ...]) -> None:
 
 
 @absent("jax")
+@pytest.mark.usefixtures("jax_float64")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_jax_grad_agrees(shape: tuple[int, ...]) -> None:
     import jax
 
-    jax.config.update("jax_enable_x64", True)
     params, x, y, h0 = draw(shape)
     leaves = {name: jax.numpy.asarray(array) for name, array in [*params.items(), ("h0", h0), ("x", x)]}
 

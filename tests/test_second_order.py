@@ -622,11 +622,11 @@ def test_not_finite_in_not_finite_out() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: nox -s peers")
+@pytest.mark.usefixtures("jax_float64")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_jax_agrees(loss: LossName) -> None:
     import jax
 
-    jax.config.update("jax_enable_x64", True)
     jnp = jax.numpy
     case = build(np.random.default_rng(28), np.float64, (40, 3, 2, 5, 4), loss=loss, steps=("weights",))
     w = np.asarray(case.options["weights"])
