@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <exception>
 
-#include "core/threads.hpp"
+#include "core/runtime/threads.hpp"
 
 namespace rnnbptt::bindings {
 namespace {

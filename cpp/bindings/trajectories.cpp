@@ -7,14 +7,14 @@
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
-#include "core/correlation.hpp"
-#include "core/lag_sums.hpp"
-#include "core/rate.hpp"
+#include "core/algebra/rate.hpp"
 #include "core/recurrence.hpp"
-#include "core/row_sizes.hpp"
-#include "core/scaled_powers.hpp"
-#include "core/scaled_scan.hpp"
-#include "core/state_norms.hpp"
+#include "core/reports/correlation.hpp"
+#include "core/reports/lag_sums.hpp"
+#include "core/reports/row_sizes.hpp"
+#include "core/reports/scaled_powers.hpp"
+#include "core/reports/scaled_scan.hpp"
+#include "core/reports/state_norms.hpp"
 
 namespace rnnbptt::bindings {
 namespace {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "bindings/arrays.hpp"
-#include "core/workspace.hpp"
+#include "core/runtime/workspace.hpp"
 
 namespace rnnbptt::bindings {
 

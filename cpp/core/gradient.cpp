@@ -5,10 +5,10 @@
 #include <optional>
 #include <vector>
 
-#include "core/powers.hpp"
+#include "core/algebra/powers.hpp"
 #include "core/recurrence.hpp"
-#include "core/sliding.hpp"
-#include "core/sweep.hpp"
+#include "core/sweep/sliding.hpp"
+#include "core/sweep/sweep.hpp"
 
 namespace rnnbptt {
 namespace {

@@ -1,8 +1,8 @@
 // The gradient of a problem: forward, loss, backward; and its outputs alone.
 #pragma once
 
+#include "core/runtime/workspace.hpp"
 #include "core/schedule.hpp"
-#include "core/workspace.hpp"
 
 namespace rnnbptt {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/scan.hpp"
+#include "core/algebra/scan.hpp"
 #include "core/schedule.hpp"
 
 namespace rnnbptt {

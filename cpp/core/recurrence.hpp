@@ -1,7 +1,7 @@
 // The recurrence alone, straight in the caller's arrays.
 #pragma once
 
-#include "core/workspace.hpp"
+#include "core/runtime/workspace.hpp"
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
 

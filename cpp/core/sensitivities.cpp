@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/products.hpp"
+#include "core/algebra/products.hpp"
 
 namespace rnnbptt {
 namespace {

@@ -5,7 +5,7 @@
 // the cross entropy, the identity for Loss::given. What is computed here is M_t J_t, J_t = do_t / d theta.
 #pragma once
 
-#include "core/workspace.hpp"
+#include "core/runtime/workspace.hpp"
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
 

@@ -30,7 +30,7 @@ class Run {
   Run(int threads, std::function<bool()> poll) : threads(threads), poll_(std::move(poll)) {}
 
   const int threads;
-  // Where others than this library's own threads are to help; see core/threads.hpp.
+  // Where others than this library's own threads are to help; see core/runtime/threads.hpp.
   LentThreads* lent = nullptr;
 
   // To be called before each piece of `work` multiply-adds; throws Interrupted. `worker` 0 is the calling

@@ -1,0 +1,106 @@
+// The model in coarse steps: the plain one for L = 1, or its lift.
+//
+//   s_c = A s_{c-1} + Ctrl x_c + bias_s
+//   o_c = Obs s + Direct x_c + bias_o     with s = s_c for L = 1, s = s_{c-1} for a lift
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <vector>
+
+#include "core/algebra/lift.hpp"
+
+namespace rnnbptt {
+
+// Some columns of a right factor, and the rows that are not zero there: a factor in bands leaves zeros out.
+template <typename Scalar>
+struct Band {
+  Index row = 0, column = 0;
+  Packed<Scalar> packed;
+};
+
+// A lift, and states between its steps, are computed in `Real`; a plain model in `Scalar` throughout.
+//
+// A tangent model (Problem::tangent) has two parts, states and outputs of a model and behind them those of
+// its tangent, and nothing goes from the second part to the first:
+//
+//   A = [M 0; U M]    Obs = [O 0; O' O]
+//
+// Outputs of a row are ordered by part, then by step.
+template <typename Scalar, typename Real>
+struct CoarseModel {
+  Index L = 1;
+  Index parts = 1, part = 0;             // the number of parts, and states of one
+  Index h = 0, inputs = 0, outputs = 0;  // of all parts
+  bool lifted = false;                   // outputs read the state before the step
+
+  // Right factors of the products with rows of states, inputs and output gradients.
+  Packed<Real> A_T, A;  // of one part: A, or M
+  MatrixView<const Real> A_view;
+  Packed<Real> U_T, U;  // of a tangent model only
+  MatrixView<const Real> U_view;
+  Packed<Scalar> Ctrl_T;
+  std::array<Band<Scalar>, 2> Obs_T, Obs;  // the second of a tangent model only
+  std::vector<Band<Scalar>> Direct_T;
+  Packed<Scalar> Ctrl;               // for gradients with respect to inputs only
+  std::vector<Band<Scalar>> Direct;  // likewise
+  const Scalar* bias_s = nullptr;
+  const Scalar* bias_o = nullptr;
+
+  // Where output m of step k stands in a row; m counts those of all parts.
+  Index output(Index k, Index m) const {
+    const Index n = outputs / (L * parts);
+    return (m / n * L + k) * n + m % n;
+  }
+};
+
+// Sums over rows that the gradients are made of. Null where not wanted. Of a tangent model, only those that
+// gradients at its point are made of are wanted: A and Obs have no block at the right of the first part's
+// states, and a plain model nothing that belongs to the direction (U and the like).
+template <typename Scalar>
+struct CoarseGradients {
+  Scalar* A = nullptr;       // (h, h)
+  Scalar* Ctrl_T = nullptr;  // (inputs, h)
+  Scalar* Obs = nullptr;     // (outputs, h)
+  Scalar* Direct = nullptr;  // (outputs, inputs)
+  double* bias_s = nullptr;  // (h,): plain sums cancel, so they are taken in float64
+  double* bias_o = nullptr;  // (outputs,)
+};
+
+// Builds the coarse model, from powers of W_hh or plain from none, and turns sums over its rows into
+// gradients of the parameters.
+template <typename Scalar, typename Real>
+class Coarsening {
+ public:
+  Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
+             const std::vector<Rung>& rungs, bool input_gradient, bool tangent);
+
+  const CoarseModel<Scalar, Real>& model() const { return model_; }
+
+  // One set of sums for the parameters that `wanted` asks for takes sums_size() scalars and biases_size()
+  // doubles.
+  Index sums_size() const;
+  Index biases_size() const { return (model_.h + model_.outputs + 7) / 8 * 8; }
+  CoarseGradients<Scalar> sums(const Params<Scalar>& wanted, Scalar* memory, double* biases) const;
+
+  void collect(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+
+ private:
+  void build_plain(const Params<const Scalar>& params, bool input_gradient)
+    requires std::same_as<Scalar, Real>;
+  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Rung>& rungs,
+                    bool input_gradient);
+  void set_recurrence(MatrixView<const Real> A);
+  template <typename Source>
+  void set_observations(MatrixView<const Source> Obs);
+  void build_direct(const Scalar* W_qx, bool input_gradient);
+  void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+
+  Workspace& workspace_;
+  Shape shape_;
+  bool bias_;
+  CoarseModel<Scalar, Real> model_;
+  Lift<Real> lift_;
+};
+
+}  // namespace rnnbptt

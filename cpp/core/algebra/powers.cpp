@@ -1,0 +1,222 @@
+#include "core/algebra/powers.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace rnnbptt {
+
+double frobenius(Index n, const double* A) {
+  double sums[8] = {};  // side by side, not one waiting for the other
+  Index i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (Index j = 0; j < 8; ++j) sums[j] += A[i + j] * A[i + j];
+  for (; i < n; ++i) sums[0] += A[i] * A[i];
+  return std::sqrt(((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
+}
+
+namespace {
+
+// Largest Frobenius norm of a power the engine carries on with. A power of norm g turns a rounding error eps
+// of its entries into g eps of a state: this bound lies far below the growth at which the sequential
+// recursion itself has nothing exact left, and far above every power of a stable or nearly stable model.
+constexpr double largest_norm = 1024;
+// A power that shrinks states by this factor forgets errors as fast as they come.
+constexpr double forgetting_rate = 0.75;
+// Squares may lose this factor beyond what those of a matrix with orthogonal columns lose, and still be exact
+// enough to be used in the precision of the states.
+constexpr double largest_cancellation = 4;
+
+// A matrix as the unevaluated sum of two; `low` may be null for zero.
+struct Sum {
+  const double* high = nullptr;
+  const double* low = nullptr;
+};
+
+struct Slices {
+  double* leading = nullptr;  // few enough bits below the largest entry of the line that products are exact
+  double* rest = nullptr;
+};
+
+// What to add and subtract so that only `bits` bits below the largest entry of a line are left.
+double rounding_shift(double largest, int bits) {
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  return largest == 0 ? 0 : std::ldexp(1.5, exponent - bits + 52);
+}
+
+// Cuts the leading bits off each row of A, or each column where `by_column`.
+Slices slice(Workspace& workspace, Index h, Sum A, bool by_column) {
+  const Slices result{workspace.take<double>(h * h), workspace.take<double>(h * h)};
+  const int bits = (53 - static_cast<int>(std::ceil(std::log2(static_cast<double>(h))))) / 2;
+  auto* shift = workspace.take<double>(h);
+  std::fill(shift, shift + h, 0.0);
+  if (by_column)
+    for (Index i = 0; i < h; ++i)
+      for (Index j = 0; j < h; ++j) shift[j] = std::max(shift[j], std::abs(A.high[i * h + j]));
+  for (Index i = 0; i < h; ++i) {
+    const double* row = A.high + i * h;
+    if (!by_column)
+      for (Index j = 0; j < h; ++j) shift[i] = std::max(shift[i], std::abs(row[j]));
+    shift[i] = by_column ? shift[i] : rounding_shift(shift[i], bits);
+  }
+  if (by_column)
+    for (Index j = 0; j < h; ++j) shift[j] = rounding_shift(shift[j], bits);
+  for (Index i = 0; i < h; ++i) {
+    const double* high = A.high + i * h;
+    double* leading = result.leading + i * h;
+    double* rest = result.rest + i * h;
+    for (Index j = 0; j < h; ++j) {
+      const double s = shift[by_column ? j : i];
+      leading[j] = (high[j] + s) - s;
+      rest[j] = high[j] - leading[j];
+    }
+    if (A.low != nullptr)
+      for (Index j = 0; j < h; ++j) rest[j] += A.low[i * h + j];
+  }
+  return result;
+}
+
+// C = init + A B; `init` may be null, or C itself.
+void multiply_squares(Run& run, Workspace& workspace, Square form, const double* A, const double* B,
+                      double* C, const double* init = nullptr) {
+  const Index n = form.size;
+  if (!form.tangent) return multiply_strided<double>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
+  // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
+  const Index h = n / 2;
+  const Index lower = h * n, low_right = lower + h;
+  multiply_strided<double>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
+                           C + lower, n);
+  multiply_strided<double>(run, workspace, {A + low_right, h, h, n}, {B + low_right, h, h, n},
+                           init ? init + low_right : nullptr, C + low_right, n);
+  for (Index i = 0; i < h; ++i) {
+    std::copy(C + low_right + i * n, C + low_right + i * n + h, C + i * n);
+    std::fill(C + i * n + h, C + (i + 1) * n, 0.0);
+  }
+}
+
+// A B as a sum of two, right to some 2^-70: the leading slices multiply without any rounding (Ozaki et al.
+// 2012), and the rounding of what is left is far below the last bit.
+Sum multiply_exact(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
+  const Index h = form.size;
+  auto* high = workspace.take<double>(h * h);
+  auto* low = workspace.take<double>(h * h);
+  const Workspace::Mark mark = workspace.mark();
+  const Slices a = slice(workspace, h, A, false);
+  const Slices b = slice(workspace, h, B, true);
+  multiply_squares(run, workspace, form, a.leading, b.leading, high);
+  multiply_squares(run, workspace, form, a.leading, b.rest, low);
+  multiply_squares(run, workspace, form, a.rest, B.high, low, low);
+  for (Index i = 0; i < h * h; ++i) {
+    const double sum = high[i] + low[i];
+    const double part = sum - high[i];
+    low[i] = (high[i] - (sum - part)) + (low[i] - part);
+    high[i] = sum;
+  }
+  workspace.release_to(mark);
+  return {high, low};
+}
+
+Sum multiply_plain(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
+  auto* product = workspace.take<double>(form.size * form.size);
+  multiply_squares(run, workspace, form, A.high, B.high, product);
+  return {product, nullptr};
+}
+
+// W^n, and the powers on the way to it.
+struct Step {
+  Index n;
+  Sum power;
+};
+
+std::vector<Step> steps_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                           bool exact) {
+  const auto multiply = exact ? multiply_exact : multiply_plain;
+  std::vector<Step> result{{1, {W, nullptr}}};
+  Index digit = 1;
+  while (digit <= n / 2) digit *= 2;
+  while (result.back().n < n) {
+    const Step last = result.back();
+    const bool add = last.n == n / digit - 1;  // the digits so far end in a one
+    if (!add) digit /= 2;
+    const Sum next = multiply(run, workspace, form, last.power, add ? result.front().power : last.power);
+    if (!(frobenius(form.size * form.size, next.high) <= largest_norm)) break;
+    result.push_back({add ? last.n + 1 : 2 * last.n, next});
+  }
+  return result;
+}
+
+// By how much applying P shrinks or stretches a state in the long run: some steps of the power method. Of a
+// model of states and tangents, M says so: U only delays it.
+double growth_rate(Run& run, Workspace& workspace, Square form, const double* P) {
+  constexpr int settling = 6, measured = 4;
+  const Index h = form.tangent ? form.size / 2 : form.size;
+  if (form.tangent) P += h * form.size + h;
+  auto* v = workspace.take<double>(h);
+  auto* next = workspace.take<double>(h);
+  // Any start will do that is orthogonal to no mode: numbers without a pattern, the same every time.
+  std::uint32_t state = 1;
+  for (Index i = 0; i < h; ++i)
+    v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
+  double rate = 1, before = frobenius(h, v);
+  for (int step = 0; step < settling + measured; ++step) {
+    multiply_strided<double>(run, workspace, {v, 1, h, h}, {P, h, h, form.size}, nullptr, next);
+    const double after = frobenius(h, next);
+    if (!(after > 0)) return 0;
+    if (step >= settling) rate *= after / before;
+    for (Index i = 0; i < h; ++i) v[i] = next[i] / after;
+    before = 1;
+  }
+  return std::pow(rate, 1.0 / measured);
+}
+
+// The plain powers tell whether exact ones are worth their price.
+std::vector<Step> steps_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                                  bool exact) {
+  std::vector<Step> result = steps_to(run, workspace, form, W, n, false);
+  if (exact && result.size() > 1 &&
+      growth_rate(run, workspace, form, result.back().power.high) > forgetting_rate)
+    result = steps_to(run, workspace, form, W, result.back().n, true);
+  return result;
+}
+
+// Whether nothing cancels in the powers: of matrices of orthogonal columns the ratio is sqrt(h).
+bool well_conditioned(Index h, const std::vector<Step>& steps) {
+  const double most = largest_cancellation * std::sqrt(static_cast<double>(h));
+  for (std::size_t i = 0; i + 1 < steps.size(); ++i) {
+    const bool doubled = steps[i + 1].n == 2 * steps[i].n;
+    const double norm = frobenius(h * h, steps[i].power.high);
+    const double other = doubled ? norm : frobenius(h * h, steps.front().power.high);
+    if (!(norm * other <= most * frobenius(h * h, steps[i + 1].power.high))) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
+  const std::vector<Step> steps = steps_as_needed(run, workspace, form, W, n, exact);
+  Ladder result;
+  for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high, step.power.low});
+  if (!exact)
+    result.forgetting = growth_rate(run, workspace, form, steps.back().power.high) <= forgetting_rate &&
+                        well_conditioned(form.size, steps);
+  return result;
+}
+
+const double* Squarings::operator[](int k) {
+  for (int next = static_cast<int>(squares_.size()); next <= k; ++next) {
+    const Sum P{squares_.back().power, squares_.back().low};
+    const Sum square = next <= exact_ ? multiply_exact(run_, workspace_, {h_}, P, P)
+                                      : multiply_plain(run_, workspace_, {h_}, P, P);
+    squares_.push_back({Index{1} << next, square.high, square.low});
+  }
+  return squares_[static_cast<std::size_t>(k)].power;
+}
+
+const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
+  const std::vector<Step> steps = steps_as_needed(run, workspace, {h}, W, n, exact);
+  return steps.back().n == n ? steps.back().power.high : nullptr;
+}
+
+}  // namespace rnnbptt

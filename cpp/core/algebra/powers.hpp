@@ -1,0 +1,68 @@
+// Powers of a matrix that are to be applied many times over.
+//
+// Squaring doubles the relative error of a power, so that W^L computed in float64 alone is off by some L eps.
+// Applied T / L times in a row that error points the same way each time and grows to T eps, where the
+// roundings of the sequential recursion, pointing anywhere, only grow to sqrt(T) eps. Carried as a sum of two
+// float64 the powers are right to the last bit of the first, and time in chunks is as accurate as time in
+// steps.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "core/algebra/products.hpp"
+
+namespace rnnbptt {
+
+// A square matrix to be multiplied: any, or that of a model of states and tangents, [[M, 0], [U, M]], whose
+// products have that form again.
+struct Square {
+  Index size = 0;
+  bool tangent = false;
+};
+
+struct Rung {
+  Index n = 1;
+  const double* power = nullptr;  // W^n, (h, h)
+  const double* low = nullptr;    // what rounding took off it where it is exact, else null
+};
+
+// The powers on the way from W to W^n: after W^k comes W^2k, or W^(k+1) where a binary digit of n is left to
+// be added.
+struct Ladder {
+  std::vector<Rung> rungs;
+  // Whether the last power forgets errors as fast as they come and nothing cancelled on the way, so that
+  // float32 models may carry it, and states between its applications, in float32. Only for powers that are
+  // not exact.
+  bool forgetting = false;
+};
+
+// Climbs to W^n; ends early, before the first power so large that carrying it costs accuracy, or that
+// overflows. `exact` asks for powers right to the last bit where they do not decay by themselves.
+Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
+
+// W^(2^k) for k = 0, 1, ..., squared when asked for, whatever their norms.
+class Squarings {
+ public:
+  // `known` are the first of them, W at least. Those up to `exact` that are not known will be right to the
+  // last bit.
+  Squarings(Run& run, Workspace& workspace, Index h, std::vector<Rung> known, int exact)
+      : run_(run), workspace_(workspace), h_(h), exact_(exact), squares_(std::move(known)) {}
+
+  const double* operator[](int k);
+
+ private:
+  Run& run_;
+  Workspace& workspace_;
+  const Index h_;
+  const int exact_;
+  std::vector<Rung> squares_;
+};
+
+// sqrt(sum of squares) of n numbers.
+double frobenius(Index n, const double* A);
+
+// W^n for n >= 1, or null where the squares on the way end early.
+const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);
+
+}  // namespace rnnbptt

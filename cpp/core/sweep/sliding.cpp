@@ -1,0 +1,198 @@
+#include "core/sweep/sliding.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+namespace rnnbptt {
+namespace {
+
+// Norm up to which a power forgets: what lies behind it weighs less than what lies before.
+constexpr double forgets = 0.5;
+// How much larger than a window may be what is taken away: so many roundings the difference may cost.
+constexpr double cancels = 32;
+// Up to here it is not worth the time that finding what enters blocks takes.
+constexpr double cancels_little = 8;
+// Base-2 logarithm of the norm of a power that is below every rounding.
+constexpr double negligible_norm = -85;
+// So many times h doublings of the error of a plain square do no harm.
+constexpr double plain_squares = 4;
+
+int digits_of(Index n) { return static_cast<int>(std::bit_width(static_cast<std::size_t>(n))); }
+
+// The mean of what grows or decays geometrically from a to b.
+double logarithmic_mean(double a, double b) {
+  const double growth = std::log(b / a);
+  return std::abs(growth) < 1e-6 ? a : (b - a) / growth;
+}
+
+}  // namespace
+
+SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vector<Rung> squares, Index tau,
+                               Index steps, Index L, bool exact)
+    : run_(run), workspace_(workspace), h_(h), tau_(tau) {
+  squares_.emplace(run, workspace, h, squares, 0);
+  beyond_ = tau < steps && !negligible();
+  if (!beyond_) return;
+  lost_ = norm_of(tau);
+  if (lost_ <= forgets || !std::isfinite(lost_)) return;
+  measure(steps);
+  Index longest = steps;
+  if (!(ratio(steps) <= cancels)) {
+    longest = 1;
+    for (Index high = steps; high - longest > 1;) {
+      const Index middle = longest + (high - longest) / 2;
+      (ratio(middle) <= cancels ? longest : high) = middle;
+    }
+  }
+  // As short as holds a window in whole chunks; else a power of two, of which powers are at hand.
+  const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(longest)));
+  const Index unit = std::min(L, power_of_two), window = (tau + unit - 1) / unit * unit;
+  block_ = window <= longest ? window : power_of_two;
+  // What enters blocks is worth finding where it halves what is taken away.
+  const double all = ratio(steps);
+  if (all <= cancels_little || (longest == steps && all < 2 * ratio(block_))) block_ = 0;
+  // Squaring doubles relative errors, of which those along the eigenvectors add up, one in h or so. So it is
+  // the first squares that are to be exact.
+  const double weight = block_ > 0 ? std::max(ratio(block_), 1.0) : all;
+  const double harmless = plain_squares * static_cast<double>(h);
+  const double doublings = std::log2(static_cast<double>(tau) * weight / harmless);
+  const auto needed = static_cast<int>(std::ceil(std::clamp(doublings, 0.0, 62.0)));
+  if (exact && needed > static_cast<int>(squares.size())) {
+    if (squares.back().low == nullptr) squares.resize(1);
+    squares_.emplace(run, workspace, h, std::move(squares), needed);
+  }
+  // No others are needed from here on: what is taken later may be released.
+  (*squares_)[digits_of(tau) - 1];
+}
+
+// By bounds of norms, at the first square that tells.
+bool SlidingWindows::negligible() {
+  double bound = 0;  // of the powers that the lower digits of tau stand for
+  for (int k = 0; k < digits_of(tau_); ++k) {
+    const double size = std::log2(frobenius(h_ * h_, (*squares_)[k]));
+    if (bound + static_cast<double>(tau_ >> k) * size < negligible_norm) return true;
+    if ((tau_ >> k & 1) != 0) bound += size;
+  }
+  return false;
+}
+
+// Fills in nodes up to `steps`, or to the first square that forgets, or to the first that cannot follow.
+void SlidingWindows::measure(Index steps) {
+  nodes_ = {{0, 1, 0}};
+  const auto add = [this](Index n, double norm) {
+    const Node& last = nodes_.back();
+    const double mean = n == 1 ? 1 : logarithmic_mean(last.norm, norm);
+    nodes_.push_back({n, norm, last.amount + static_cast<double>(n - last.n) * mean});
+  };
+  const auto decided = [&](const Node& last) {
+    return last.n >= steps || last.norm <= forgets || (last.n >= tau_ && ratio(last.n) > cancels);
+  };
+  for (int k = 0; !decided(nodes_.back()); ++k) {
+    const Index n = Index{1} << k;
+    if (nodes_.back().n < tau_ && tau_ < n) add(tau_, lost_);
+    add(n, n == tau_ ? lost_ : norm_of(n));
+  }
+}
+
+// What is taken away, beside what is left.
+double SlidingWindows::ratio(Index block) const { return lost_ / amount(tau_) * amount(block); }
+
+double SlidingWindows::amount(Index n) const {
+  const auto next = std::lower_bound(nodes_.begin(), nodes_.end(), n,
+                                     [](const Node& node, Index steps) { return node.n < steps; });
+  if (next == nodes_.end()) return 2 * nodes_.back().amount;  // powers forget: no more than that is to come
+  if (next->n == n) return next->amount;
+  const Node& last = *(next - 1);
+  const double part = static_cast<double>(n - last.n) / static_cast<double>(next->n - last.n);
+  const double norm = last.norm * std::pow(next->norm / last.norm, part);
+  return last.amount + static_cast<double>(n - last.n) * logarithmic_mean(last.norm, norm);
+}
+
+// The spectral norm of W_hh^n by a round of the power method, from below and within some tenths.
+double SlidingWindows::norm_of(Index n) {
+  constexpr Index rows = 4;
+  for (int k = 0; k < digits_of(n); ++k) (*squares_)[k];  // stay, unlike what is taken from here on
+  const Workspace::Mark mark = workspace_.mark();
+  auto* v = workspace_.take<double>(rows * h_);
+  std::uint32_t state = 1;
+  for (Index i = 0; i < rows * h_; ++i)
+    v[i] = static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23 - 1;
+  apply(n, rows, v, false);
+  // The squares of its numbers may be out of range where a row is not.
+  const auto normalise = [&](double* row) {
+    double largest = 0;
+    for (Index j = 0; j < h_; ++j) largest = std::max(largest, std::abs(row[j]));
+    if (!(largest > 0)) return largest;
+    for (Index j = 0; j < h_; ++j) row[j] /= largest;
+    const double size = frobenius(h_, row);
+    for (Index j = 0; j < h_; ++j) row[j] /= size;
+    return size * largest;
+  };
+  for (Index i = 0; i < rows; ++i) normalise(v + i * h_);
+  apply(n, rows, v, true);
+  double norm = 0;
+  for (Index i = 0; i < rows; ++i) norm = std::max(norm, normalise(v + i * h_));
+  workspace_.release_to(mark);
+  return norm;
+}
+
+void SlidingWindows::carry_over(Index rows, double* A, bool transposed) { apply(tau_, rows, A, transposed); }
+
+// A <- A W_hh^n, one binary digit of n after the other.
+void SlidingWindows::apply(Index n, Index rows, double* A, bool transposed) {
+  for (int k = 0; k < digits_of(n); ++k) {
+    if ((n >> k & 1) == 0) continue;
+    const MatrixView<const double> power{(*squares_)[k], h_, h_, h_}, given{A, rows, h_, h_};
+    const Workspace::Mark mark = workspace_.mark();
+    auto* product = workspace_.take<double>(rows * h_);
+    if (transposed) {
+      // (W A^T)^T: the power is read along its rows.
+      multiply_strided<double>(run_, workspace_, power, given.transposed(), nullptr, product);
+      for (Index i = 0; i < rows; ++i)
+        for (Index j = 0; j < h_; ++j) A[i * h_ + j] = product[j * rows + i];
+    } else {
+      multiply_strided<double>(run_, workspace_, given, power, nullptr, product);
+      std::copy(product, product + rows * h_, A);
+    }
+    workspace_.release_to(mark);
+  }
+}
+
+// Windows of 1, 2, 4, ... blocks; those that a window is made of are put before what is joined already.
+template <typename State>
+void SlidingWindows::join(Index blocks, Index rows, const State* whole, const State* first, State* entering) {
+  const Index size = rows * h_, ahead = blocks_ahead();
+  const int own = digits_of(block_) - 1;  // where there are blocks ahead, they are powers of two
+  const auto power = [&](int k) { return MatrixView<const double>{(*squares_)[own + k], h_, h_, h_}; };
+  for (int k = 0; k < digits_of(ahead); ++k) power(k);
+  auto* result = workspace_.take<double>(blocks * size);
+  auto* total = workspace_.take<double>(blocks * size);
+  auto* spare = workspace_.take<double>(blocks * size);
+  if (first != nullptr)
+    std::copy(first, first + blocks * size, result);
+  else
+    std::fill(result, result + blocks * size, 0.0);
+  if (whole != nullptr) std::copy(whole, whole + blocks * size, total);
+  // from_b + later_{b+n} W^(n block), which is zero behind the last block.
+  const auto put_before = [&](int k, const double* from, double* later) {
+    const Index n = Index{1} << k, left = std::max<Index>(blocks - n, 0);
+    if (left > 0)
+      multiply_strided<double>(run_, workspace_, {later + n * size, left * rows, h_, h_}, power(k), from,
+                               spare);
+    std::copy(spare, spare + left * size, later);
+    if (from != later) std::copy(from + left * size, from + blocks * size, later + left * size);
+  };
+  for (int k = 0; k < digits_of(ahead); ++k) {
+    if ((ahead >> k & 1) != 0) put_before(k, total, result);
+    if (ahead >> (k + 1) != 0) put_before(k, total, total);
+  }
+  std::transform(result, result + blocks * size, entering, [](double v) { return static_cast<State>(v); });
+}
+
+template void SlidingWindows::join(Index, Index, const float*, const float*, float*);
+template void SlidingWindows::join(Index, Index, const double*, const double*, double*);
+
+}  // namespace rnnbptt
