@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 import rnnbptt
 from rnnbptt import reference
-from rnnbptt.dataset import Dataset
-from rnnbptt.params import Gradients, Kind, Params
+from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.params import Gradients, Kind, Params
+from rnnbptt.gradients.tangents import HessianProduct
 from rnnbptt.reference.gradients import Method
 from rnnbptt.reference.losses import LossName
-from rnnbptt.tangents import HessianProduct
 from tolerances import relative_error
 
 Array = NDArray[Any]

@@ -12,7 +12,7 @@ import pytest
 import rnnbptt
 from problems import KINDS, LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, build, draw_any, nudged
 from rnnbptt import reference
-from rnnbptt.params import Kind
+from rnnbptt.engine.params import Kind
 from rnnbptt.reference.losses import LossName
 from tolerances import TIMES_REFERENCE_MEDIAN, gradient_bound, relative_error, sequential_bound
 
@@ -198,7 +198,7 @@ def test_linear_scan(T: int, B: int, h: int, radius: float, dtype: Scalar) -> No
     for reverse, transpose in product((False, True), repeat=2):
         actual = rnnbptt.linear_scan(W, v, s0, reverse=reverse, transpose=transpose)
         wide = (a.astype(np.longdouble) for a in (W, v, s0))
-        exact = reference.recursion.scan(*wide, reverse=reverse, transpose=transpose)
+        exact = reference.scan.scan(*wide, reverse=reverse, transpose=transpose)
         assert relative_error(actual, exact) <= gradient_bound(dtype, h, T, radius)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import rnnbptt
-from rnnbptt import bridge, trajectories
+from rnnbptt import bridge
+from rnnbptt.engine import trajectories
+from rnnbptt.engine.dataset import Dataset
 from tolerances import COMPLEX_STEP, FORMS, relative_error
 
 
@@ -70,7 +72,7 @@ def test_outputs_on_every_schedule(lift: int, window: int, dtype: Any) -> None:
         )
         x, h0 = rng.standard_normal((203, 2, 3)).astype(dtype), rng.standard_normal((2, 9)).astype(dtype)
         hidden, o = rnnbptt.reference.forward(params, x, h0)
-        dataset = rnnbptt.dataset.Dataset(params, x, h0)
+        dataset = Dataset(params, x, h0)
         found, last, states = np.empty_like(o, dtype), np.empty((2, 9), dtype), np.empty_like(hidden, dtype)
         problem = dataset.pose("given", None, lift=lift, window=window)
         problem.outputs(params._arrays, found, states, last, 2)
@@ -84,7 +86,7 @@ def test_outputs_before_an_infinite_input_stay_finite() -> None:
     params = rnnbptt.Params.random(2, 40, 2, rng=0)
     x = np.ones((5000, 2))
     x[4990] = np.inf
-    o, _ = trajectories.outputs_and_last_state(params, rnnbptt.dataset.Dataset(params, x), 1)
+    o, _ = trajectories.outputs_and_last_state(params, Dataset(params, x), 1)
     assert np.isfinite(o[:4990]).all()
     assert not np.isfinite(o[4990:]).any()
 

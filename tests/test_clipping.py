@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rnnbptt import Gradients
-from rnnbptt.clipping import clip_by_global_norm
+from rnnbptt.gradients.clipping import clip_by_global_norm
 
 Array = NDArray[Any]
 

@@ -14,10 +14,10 @@ import pytest
 
 import rnnbptt
 from rnnbptt.__main__ import main
-from rnnbptt.demo import command, forecasts, spectrum, sunspots
+from rnnbptt.commands.demo import command, forecasts, spectrum, sunspots
 
 if TYPE_CHECKING:
-    from rnnbptt.demo.sunspots import Sunspots
+    from rnnbptt.commands.demo.sunspots import Sunspots
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def demo_extra() -> None:
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"the demo needs {name}: pip install 'rnnbptt[demo]'")
     with command.single_threaded_blas():
-        from rnnbptt.demo import story  # noqa: F401
+        from rnnbptt.commands.demo import story  # noqa: F401
 
 
 # --- the data -----------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_memory_horizon() -> None:
 
 
 def test_the_penalised_gradient_is_that_of_the_penalised_loss(demo_extra: None, data: Sunspots) -> None:
-    from rnnbptt.demo import training
+    from rnnbptt.commands.demo import training
 
     start = training.random_start(hidden=3, seed=0, number=0)
     descent = training.Descent(data, start, sunspots.VALIDATION_FROM)
@@ -162,7 +162,7 @@ def test_the_penalised_gradient_is_that_of_the_penalised_loss(demo_extra: None, 
 
 
 def test_only_stable_networks_are_kept(demo_extra: None, data: Sunspots) -> None:
-    from rnnbptt.demo import training
+    from rnnbptt.commands.demo import training
 
     # This judge likes networks the better, the less stable they are.
     def reckless(params: rnnbptt.Params) -> float:
@@ -206,7 +206,7 @@ def test_the_demo_runs_through(
 
 
 def test_a_seed_settles_the_network_and_the_picture(demo_extra: None, tmp_path: Path, data: Sunspots) -> None:
-    from rnnbptt.demo import picture, training
+    from rnnbptt.commands.demo import picture, training
 
     done: list[int] = []
     networks = [training.train(data, 4, seed, done.append).params for seed in (1, 1, 2)]
@@ -301,7 +301,7 @@ def test_a_full_disk_is_blamed_on_the_right_file(demo_extra: None, tmp_path: Pat
 def test_an_interrupt_is_quiet(
     demo_extra: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rnnbptt.demo import training
+    from rnnbptt.commands.demo import training
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -17,13 +17,13 @@ import pytest
 
 import rnnbptt
 from problems import build, draw
-from rnnbptt import posing
-from rnnbptt.chunked_recurrence import chunk_of
-from rnnbptt.correlation import correlate
-from rnnbptt.flow import GradientFlow, gradient_flow
-from rnnbptt.lag_terms import LagTerms, side_by_side
-from rnnbptt.posing import pose
-from rnnbptt.scaled import Real, Scaled, add, normalised, raw_if_tame
+from rnnbptt.reports import problem
+from rnnbptt.reports.flow import GradientFlow, gradient_flow
+from rnnbptt.reports.lag_terms import LagTerms, side_by_side
+from rnnbptt.reports.problem import pose
+from rnnbptt.reports.wide_range.chunked_recurrence import chunk_of
+from rnnbptt.reports.wide_range.correlation import correlate
+from rnnbptt.reports.wide_range.scaled import Real, Scaled, add, normalised, raw_if_tame
 from tolerances import relative_error
 
 SUMS = 1e-10
@@ -163,8 +163,8 @@ def test_long_sequences(radius: float) -> None:
 def test_numbers_with_exponents_are_those_without(monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(np.random.default_rng(3), np.float64, (300, 2, 2, 6, 2), radius=0.97, steps=("lengths",))
     plain = gradient_flow(case.params, case.x, case.y, lags=40, **case.options)
-    for module in ("scaled", "chunked_recurrence", "lag_terms"):
-        monkeypatch.setattr(f"rnnbptt.{module}.tame", lambda rows: False)
+    for module in ("wide_range.scaled", "wide_range.chunked_recurrence", "lag_terms"):
+        monkeypatch.setattr(f"rnnbptt.reports.{module}.tame", lambda rows: False)
     scaled = gradient_flow(case.params, case.x, case.y, lags=40, **case.options)
     for name in ("log2_state_gradients", "log2_lag_norms", "log2_contributions", "shares", "alignment"):
         np.testing.assert_allclose(getattr(scaled, name), getattr(plain, name), rtol=0, atol=1e-9)
@@ -204,7 +204,7 @@ def test_threads_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
         both.wait()
         return chunk_of(*args)
 
-    monkeypatch.setattr(posing, "chunk_of", meet)
+    monkeypatch.setattr(problem, "chunk_of", meet)
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(gradient_flow, case.params, case.x, case.y) for _ in range(2)]
         first, second = (call.result() for call in calls)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from rnnbptt import _core
-from rnnbptt.chunked_recurrence import chunk_of
-from rnnbptt.correlation import correlate
-from rnnbptt.lag_terms import log2_norms_of_products, moved_rows
-from rnnbptt.scaled import Real, outer_sum, raw_if_tame, tame, unscaled, vanishing
+from rnnbptt.reports.lag_terms import log2_norms_of_products, moved_rows
+from rnnbptt.reports.wide_range.chunked_recurrence import chunk_of
+from rnnbptt.reports.wide_range.correlation import correlate
+from rnnbptt.reports.wide_range.scaled import Real, outer_sum, raw_if_tame, tame, unscaled, vanishing
 
 SUMS = 1e-13
 """What sums may differ from NumPy's, relative to sums of moduli."""

@@ -10,7 +10,7 @@ import pytest
 import rnnbptt
 from problems import SCALARS, Array, Scalar, assert_same
 from rnnbptt import Gradients, Params, reference
-from rnnbptt.dataset import Backflow, Dataset
+from rnnbptt.engine.dataset import Backflow, Dataset
 from tolerances import FORMS, gradient_bound, relative_error
 
 

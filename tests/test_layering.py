@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -17,9 +18,11 @@ from types import ModuleType
 import pytest
 
 import rnnbptt
+from rooms import circles, imports_of, includes_of, upward, upward_includes
 
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
+PACKAGE = Path(rnnbptt.__file__).parent
 PUBLIC = {
     "Chunked",
     "GaussNewton",
@@ -57,10 +60,15 @@ PUBLIC = {
 
 def modules(package: ModuleType = rnnbptt) -> list[ModuleType]:
     """Return the package and its modules, except those that other frameworks must be there for."""
+    for name in rnnbptt.__all__:
+        getattr(rnnbptt, name)  # imported on demand: now among what the package holds
     optional = {"scipy", "matplotlib", "rich", "sklearn", "joblib", "threadpoolctl"}
     result = [package]
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         if found.name.endswith(("._core", ".__main__")) or found.name in ("rnnbptt.jax", "rnnbptt.torch"):
+            continue
+        spec = importlib.util.find_spec(found.name)
+        if spec is not None and "_moved" in (spec.origin or ""):  # the same classes again
             continue
         try:
             module = importlib.import_module(found.name)
@@ -70,6 +78,73 @@ def modules(package: ModuleType = rnnbptt) -> list[ModuleType]:
             continue
         result += modules(module) if found.ispkg else [module]
     return result
+
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+
+def test_rooms_look_into_those_below_them_alone() -> None:
+    assert upward(imports_of(PACKAGE)) == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    assert circles(imports_of(PACKAGE)) == []
+
+
+UPWARD = [
+    (
+        "engine/params.py",
+        "from ..gradients.objective import Objective",
+        "engine.params -> gradients.objective",
+    ),
+    ("gradients/objective.py", "from ..reports.flow import LagTerms", "gradients.objective -> reports.flow"),
+    ("reports/flow.py", "import rnnbptt.fit", "reports.flow -> fit"),
+    ("reports/flow.py", "from rnnbptt import Params", "reports.flow -> the package"),
+    ("reference/losses.py", "from ..engine.dataset import Dataset", "reference.losses -> engine.dataset"),
+    ("bridge.py", "from . import torch", "bridge -> torch"),
+    ("_validate.py", "from rnnbptt.engine import params", "_validate -> engine.params"),
+    ("fit/starts.py", "from .. import _core", "fit.starts -> _core"),
+]
+FORMS = {
+    "plain": "\n{}\n",
+    "lazy": "\ndef planted():\n    {}\n",
+    "type-only": "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}\n",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("path", "line", "found"), UPWARD)
+def test_an_import_from_a_room_above_is_found(
+    path: str, line: str, found: str, form: str, tmp_path: Path
+) -> None:
+    package = tmp_path / "rnnbptt"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    with (package / path).open("a", encoding="utf-8") as file:
+        file.write(FORMS[form].format(line))
+    assert upward(imports_of(package)) == [found]
+
+
+def test_circles_are_found_whatever_their_length() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}}
+    assert circles({n: frozenset(t) for n, t in edges.items()}) == [["a", "b", "c"], ["d", "e"]]
+
+
+@pytest.mark.skipif(not CPP.is_dir(), reason="the C++ sources are not beside the tests")
+def test_folders_of_the_extension_look_into_those_below_them_alone(tmp_path: Path) -> None:
+    edges = includes_of(CPP)
+    assert len(edges) > 20
+    assert upward_includes(edges) == []
+    assert circles(edges) == []
+    for path, header, found in (
+        ("core/algebra/lift.cpp", "core/sweep/sweep.hpp", "core/algebra/lift -> core/sweep/sweep"),
+        ("core/schedule.hpp", "core/gradient.hpp", "core/schedule -> core/gradient"),
+        ("kernels/sizes.cpp", "core/runtime/threads.hpp", "kernels/sizes -> core/runtime/threads"),
+    ):
+        planted = tmp_path / path.replace("/", "_")
+        shutil.copytree(CPP, planted)
+        with (planted / path).open("a", encoding="utf-8") as file:
+            file.write(f'#include "{header}"\n')
+        assert upward_includes(includes_of(planted)) == [found]
 
 
 # --- tiers --------------------------------------------------------------------------------------------------
@@ -205,6 +280,12 @@ def test_public_names() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", rnnbptt.__version__)
 
 
+def test_public_classes_say_where_they_are_found() -> None:
+    for name in rnnbptt.__all__:
+        if isinstance(thing := getattr(rnnbptt, name), type):
+            assert thing.__module__ == "rnnbptt", name
+
+
 def test_signatures_match_the_reference() -> None:
     engine_alone = {"memory_limit", "num_threads", "out"}
     shared_names = ("forward", "loss_and_grad", "vjp", "jvp", "hvp", "state_gradients", "linear_scan")
@@ -248,9 +329,14 @@ def test_examples_in_docstrings(module: ModuleType) -> None:
     assert results.failed == 0
 
 
-def test_docstrings_have_examples_at_all() -> None:
+def test_no_example_in_a_docstring_is_passed_over() -> None:
     finder = doctest.DocTestFinder()
-    assert sum(len(test.examples) for module in modules() for test in finder.find(module)) > 5
+    found = sum(len(test.examples) for module in modules() for test in finder.find(module))
+    sources = [path for path in PACKAGE.rglob("*.py") if not {"torch", "jax", "_moved"} & set(path.parts)]
+    written = sum(
+        len(re.findall(r"^\s*>>> ", path.read_text(encoding="utf-8"), re.MULTILINE)) for path in sources
+    )
+    assert 50 < written == found
 
 
 def test_build_info() -> None:

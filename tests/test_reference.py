@@ -10,7 +10,7 @@ import pytest
 
 from problems import LOSSES, OTHER_FORMS, Array, Case, assert_same, draw
 from rnnbptt import reference
-from rnnbptt.params import Gradients, Params
+from rnnbptt.engine.params import Gradients, Params
 from rnnbptt.reference import closed_form
 from rnnbptt.reference.gradients import Method
 from rnnbptt.reference.losses import LossName

@@ -9,7 +9,7 @@ import pytest
 
 from problems import LOSSES, OTHER_FORMS, Array, assert_same, draw
 from rnnbptt import reference
-from rnnbptt.params import Params
+from rnnbptt.engine.params import Params
 from rnnbptt.reference.gradients import Method
 from rnnbptt.reference.losses import LossName
 from tolerances import COMPLEX_STEP, FORMS, gradient_bound, relative_error

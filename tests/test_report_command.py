@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import rnnbptt
 from rnnbptt.__main__ import main
-from rnnbptt.report.weights import read_weights
+from rnnbptt.commands.report.weights import read_weights
 
 Array = NDArray[Any]
 T, B, d, h, q = 40, 3, 2, 4, 2

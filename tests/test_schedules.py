@@ -11,7 +11,8 @@ import pytest
 
 import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
-from rnnbptt.params import Gradients, Params
+from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.params import Gradients, Params
 from tolerances import gradient_bound, relative_error, sequential_bound
 
 LIFTS = (1, 2, 3, 4, 8, 13, 16, 22, 32, 63, 64)
@@ -124,7 +125,7 @@ def test_a_gradient_alone_is_the_one_among_all(wrt: str, dtype: Scalar) -> None:
     for lift, window in product((1, 2, 7, 8), (0, 4)):
         loss, all_of_them = case.scheduled(lift=lift, window=window, piece=0)
         alone = case._replace(options=case.options)
-        dataset = rnnbptt.dataset.Dataset(
+        dataset = Dataset(
             alone.params, alone.x, alone.options["h0"], lengths=alone.options["lengths"], wrt=(wrt,)
         )
         problem = dataset.pose("mse", dataset.targets("mse", alone.y), lift=lift, window=window, piece=0)

@@ -12,8 +12,9 @@ import pytest
 import rnnbptt
 from problems import LOSSES, SCALARS, Array, Case, Scalar, assert_identical, assert_same, build, draw, nudged
 from rnnbptt import Chunked, Gradients, Objective, Params, Randomized, Sliding, reference
+from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.truncation import Truncation, backflow
 from rnnbptt.reference.losses import LossName
-from rnnbptt.truncation import Truncation
 from tolerances import FORMS, gradient_bound, relative_error, sequential_bound
 
 NUDGES = 8
@@ -167,10 +168,8 @@ def test_blocks_are_cut_on_every_schedule(lift: int, L: int, window: int) -> Non
     _, expected = reference.oracle(
         case.params, case.x, case.y, wrt=case.wrt, truncate=Chunked(24), **case.options
     )
-    dataset = rnnbptt.dataset.Dataset(
-        case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt
-    )
-    back = rnnbptt.truncation.backflow(Chunked(24), dataset)
+    dataset = Dataset(case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt)
+    back = backflow(Chunked(24), dataset)
     problem = dataset.pose("mse", case.y, back, lift=lift, window=window, splits=2, piece=2)
     _, actual = dataset.gradients(problem, case.params, 2)
     assert problem.taken()["L"] == L
@@ -194,10 +193,8 @@ def test_windows_slide_on_every_schedule(tau: int, radius: float, lift: int, win
     kind: Any = "orthogonal" if radius == 1 else "gaussian"
     case = build(rng, np.float64, (100, 2, 2, 5, 2), radius=radius, kind=kind)
     case.options["lengths"] = np.array([100, 90])
-    dataset = rnnbptt.dataset.Dataset(
-        case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt
-    )
-    back = rnnbptt.truncation.backflow(Sliding(tau), dataset)
+    dataset = Dataset(case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt)
+    back = backflow(Sliding(tau), dataset)
     problem = dataset.pose("mse", case.y, back, lift=lift, window=window, keep=keep, splits=2, piece=2)
     assert_right(dataset.gradients(problem, case.params, 2)[1], case, Sliding(tau), radius)
 

@@ -12,8 +12,8 @@ import pytest
 
 import rnnbptt
 from problems import Case, build, draw
-from rnnbptt.scaled import Real
-from rnnbptt.truncation_costs import TruncationReport, truncation_report
+from rnnbptt.reports.truncation import TruncationReport, truncation_report
+from rnnbptt.reports.wide_range.scaled import Real
 
 CURVE = 1e-10
 """What a bias or a cosine may differ from that of a gradient truncated by itself."""
@@ -102,7 +102,7 @@ def test_small_biases_have_digits_too() -> None:
 def test_numbers_with_exponents(monkeypatch: pytest.MonkeyPatch) -> None:
     case = build(np.random.default_rng(3), np.float64, (200, 2, 2, 6, 2), radius=1.02)
     plain = report_of(case, lags=50, draws=0)
-    monkeypatch.setattr("rnnbptt.scaled.tame", lambda rows: False)
+    monkeypatch.setattr("rnnbptt.reports.wide_range.scaled.tame", lambda rows: False)
     scaled = report_of(case, lags=50, draws=0)
     np.testing.assert_allclose(scaled.log2_bias, plain.log2_bias, atol=1e-9)
     np.testing.assert_allclose(scaled.cosine, plain.cosine, atol=1e-10)

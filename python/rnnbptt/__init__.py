@@ -8,6 +8,7 @@ optimiser; `vjp` takes a loss of your own; `rnnbptt.reference` is the same in pl
 
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
+from os.path import join as _join
 from typing import TYPE_CHECKING
 
 try:
@@ -19,25 +20,28 @@ except ImportError as error:  # pragma: no cover - only in a tree that was not b
         f"the extension rnnbptt._core is not built ({error}): run 'pip install .' in the source tree"
     ) from error
 
-from .clipping import clip_by_global_norm
-from .objective import Objective, loss_and_grad, vjp
-from .params import Gradients, Params, Trajectory
-from .runtime import build_info, get_num_threads, set_num_threads
-from .trajectories import forward, linear_scan, state_gradients
-from .truncation import Chunked, Randomized, Sliding
+from .engine.params import Gradients, Params, Trajectory
+from .engine.runtime import build_info, get_num_threads, set_num_threads
+from .engine.trajectories import forward, linear_scan, state_gradients
+from .engine.truncation import Chunked, Randomized, Sliding
+from .gradients.clipping import clip_by_global_norm
+from .gradients.objective import Objective, loss_and_grad, vjp
 
 if TYPE_CHECKING:
     from . import reference
-    from .curvature import GaussNewton
-    from .flow import GradientFlow, gradient_flow
-    from .hessian import hvp
-    from .jacobian import output_jacobian
-    from .powers import matrix_powers, power_norms
-    from .schedule import Schedule, explain
-    from .spectrum import spectral_report
-    from .spectrum_report import SpectralReport
-    from .tangents import jvp
-    from .truncation_costs import TruncationReport, truncation_report
+    from .engine.powers import matrix_powers, power_norms
+    from .gradients.curvature import GaussNewton
+    from .gradients.hvp import hvp
+    from .gradients.jacobian import output_jacobian
+    from .gradients.schedule import Schedule, explain
+    from .gradients.tangents import jvp
+    from .reports.flow import GradientFlow, gradient_flow
+    from .reports.spectrum.analysis import spectral_report
+    from .reports.spectrum.spectral_report import SpectralReport
+    from .reports.truncation import TruncationReport, truncation_report
+
+# Pickles name modules. Modules that version 0.1 had elsewhere are also found in this folder.
+__path__.append(_join(__path__[0], "_moved"))
 
 __version__ = _core.__version__
 
@@ -79,21 +83,21 @@ __all__ = [
 # What is imported when first asked for, and from where, so that importing the package costs little beside
 # NumPy. No module has the name of something in here, which it would hide once it is imported.
 _ON_DEMAND = {
-    "GaussNewton": "curvature",
-    "GradientFlow": "flow",
+    "GaussNewton": "gradients.curvature",
+    "GradientFlow": "reports.flow",
     "LinearRNNRegressor": "fit",  # needs scikit-learn and SciPy, which are no dependencies of the rest
-    "Schedule": "schedule",
-    "SpectralReport": "spectrum_report",
-    "TruncationReport": "truncation_costs",
-    "explain": "schedule",
-    "gradient_flow": "flow",
-    "hvp": "hessian",
-    "jvp": "tangents",
-    "matrix_powers": "powers",
-    "output_jacobian": "jacobian",
-    "power_norms": "powers",
-    "spectral_report": "spectrum",
-    "truncation_report": "truncation_costs",
+    "Schedule": "gradients.schedule",
+    "SpectralReport": "reports.spectrum.spectral_report",
+    "TruncationReport": "reports.truncation",
+    "explain": "gradients.schedule",
+    "gradient_flow": "reports.flow",
+    "hvp": "gradients.hvp",
+    "jvp": "gradients.tangents",
+    "matrix_powers": "engine.powers",
+    "output_jacobian": "gradients.jacobian",
+    "power_norms": "engine.powers",
+    "spectral_report": "reports.spectrum.analysis",
+    "truncation_report": "reports.truncation",
 }
 _MODULES = ("jax", "reference", "torch")
 

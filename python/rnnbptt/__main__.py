@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .demo import command as demo
-from .report import command as report
+from .commands.demo import command as demo
+from .commands.report import command as report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

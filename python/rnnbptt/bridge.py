@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _validate
-from .dataset import Dataset
-from .objective import vjp
-from .params import Gradients, Params
-from .trajectories import outputs_and_last_state
+from .engine.dataset import Dataset
+from .engine.params import Gradients, Params
+from .engine.trajectories import outputs_and_last_state
+from .gradients.objective import vjp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

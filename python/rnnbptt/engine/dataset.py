@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from . import _core, _validate
+from .. import _core, _validate
 from .params import PARAMETERS, Gradients, Params
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ._validate import FloatArray
+    from .._validate import FloatArray
 
 _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.Problem64}
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from . import _validate
+from .. import _validate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from ._validate import FloatArray
+    from .._validate import FloatArray
 
 PARAMETERS = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")
 
@@ -55,6 +55,8 @@ class Params:
     -----
     An array that already has the right dtype and is C-contiguous is kept as it is, not copied.
     """
+
+    __module__ = "rnnbptt"
 
     W_hx: FloatArray
     W_hh: FloatArray
@@ -224,6 +226,9 @@ class Gradients(NamedTuple):
         return np.concatenate([array.ravel() for name, array in self.items() if name not in ("h0", "x")])
 
 
+Gradients.__module__ = "rnnbptt"  # in a class body it would be one more field
+
+
 class Trajectory(NamedTuple):
     """What `forward` returns.
 
@@ -237,3 +242,6 @@ class Trajectory(NamedTuple):
 
     hidden: FloatArray
     o: FloatArray
+
+
+Trajectory.__module__ = "rnnbptt"  # in a class body it would be one more field

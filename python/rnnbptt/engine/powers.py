@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import _core, _validate
+from .. import _core, _validate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ._validate import FloatArray
+    from .._validate import FloatArray
 
 _MATRIX_POWERS = {np.dtype(np.float32): _core.matrix_powers32, np.dtype(np.float64): _core.matrix_powers64}
 

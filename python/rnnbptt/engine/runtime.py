@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _core, _validate
+from .. import _core, _validate
 
 
 def get_num_threads() -> int:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _validate
+from .. import _core, _validate
 from .dataset import Backflow, Dataset, checked
 from .params import Trajectory
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ._validate import FloatArray
+    from .._validate import FloatArray
     from .params import Params
 
 _LINEAR_SCAN = {np.dtype(np.float32): _core.linear_scan32, np.dtype(np.float64): _core.linear_scan64}

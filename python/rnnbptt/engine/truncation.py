@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _validate
+from .. import _validate
 from .dataset import Backflow
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Sliding:
     array([1.5, 1.5, 1.5, 1. ])
     """
 
+    __module__ = "rnnbptt"
+
     tau: int
 
     def __post_init__(self) -> None:
@@ -110,6 +112,8 @@ class Chunked:
     >>> rnnbptt.vjp(params, x, d_o, truncate=rnnbptt.Chunked(2), wrt="x").x[:, 0]
     array([1.5, 1. , 1.5, 1. ])
     """
+
+    __module__ = "rnnbptt"
 
     tau: int
 
@@ -164,6 +168,8 @@ class Randomized:
     >>> rnnbptt.vjp(params, x, d_o, truncate=truncate, wrt="x").x[:, 0]
     array([1.66666667, 1.        , 1.        , 1.        ])
     """
+
+    __module__ = "rnnbptt"
 
     tau: float | None = None
     probability: float | None = field(default=None, kw_only=True)

@@ -15,7 +15,7 @@ from .levenberg import Descent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..params import Params
+    from ..engine.params import Params
     from .experiments import Real
     from .problem import Problem
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
-from ..params import Params
+from ..engine.params import Params
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..objective import Objective
-from ..trajectories import forward
+from ..engine.trajectories import forward
+from ..gradients.objective import Objective
 
 if TYPE_CHECKING:
-    from ..params import Params
+    from ..engine.params import Params
     from .experiments import Experiments, Real
 
 

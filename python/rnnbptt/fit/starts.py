@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..params import Kind, Params
-from ..trajectories import forward, linear_scan
+from ..engine.params import Kind, Params
+from ..engine.trajectories import forward, linear_scan
 from .problem import clipped
 
 if TYPE_CHECKING:

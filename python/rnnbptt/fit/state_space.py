@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import _validate
-from ..params import Params
+from ..engine.params import Params
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from . import _validate
-from .params import Gradients
+from .. import _validate
+from ..engine.params import Gradients
 
 if TYPE_CHECKING:
-    from ._validate import FloatArray
+    from .._validate import FloatArray
 
 OnNonfinite = Literal["raise", "keep", "zero"]
 

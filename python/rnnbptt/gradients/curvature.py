@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import _validate
-from .params import PARAMETERS, Gradients, Params
+from .. import _validate
+from ..engine.params import PARAMETERS, Gradients, Params
 from .tangents import HessianProduct
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from . import _core
-    from ._validate import FloatArray
-    from .dataset import Dataset
+    from .. import _core
+    from .._validate import FloatArray
+    from ..engine.dataset import Dataset
 
 _OPTIONAL = ("b_h", "b_q", "W_qx")
 
@@ -37,6 +37,9 @@ class GaussNewton(NamedTuple):
     loss: float
     gradient: FloatArray
     matrix: FloatArray
+
+
+GaussNewton.__module__ = "rnnbptt"  # in a class body it would be one more field
 
 
 class Layout:

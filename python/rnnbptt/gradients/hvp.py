@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _validate
-from .dataset import checked
+from .. import _validate
+from ..engine.dataset import checked
+from ..engine.params import Gradients, Params
 from .objective import Objective
-from .params import Gradients, Params
 from .tangents import direction_of
 
 if TYPE_CHECKING:

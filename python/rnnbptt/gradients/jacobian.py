@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _validate
+from .. import _validate
+from ..engine.dataset import Dataset, checked
 from .curvature import Layout
-from .dataset import Dataset, checked
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import ArrayLike
 
-    from ._validate import FloatArray
-    from .params import Params
+    from .._validate import FloatArray
+    from ..engine.params import Params
 
 
 def output_jacobian(

@@ -6,23 +6,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import _validate, truncation
+from .. import _validate
+from ..engine import truncation
+from ..engine.dataset import Backflow, Dataset, checked
+from ..engine.params import Params
+from ..engine.trajectories import outputs
+from ..engine.truncation import Randomized, Sliding, backflow
 from .curvature import Curvature, Layout
-from .dataset import Backflow, Dataset, checked
-from .params import Params
 from .sliding import sliding
-from .trajectories import outputs
-from .truncation import Randomized, Sliding, backflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from numpy.typing import ArrayLike, NDArray
 
-    from . import _core
-    from ._validate import FloatArray
-    from .params import Gradients
-    from .truncation import Truncation
+    from .. import _core
+    from .._validate import FloatArray
+    from ..engine.params import Gradients
+    from ..engine.truncation import Truncation
 
     CallableLoss = Callable[[NDArray[Any], Any], tuple[float, ArrayLike]]
     Loss = Literal["mse", "squared_error", "cross_entropy"] | CallableLoss
@@ -89,6 +90,8 @@ class Objective(Curvature):
     >>> gradient.shape
     (15,)
     """
+
+    __module__ = "rnnbptt"
 
     def __init__(
         self,

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _validate
-from .dataset import Dataset, checked
-from .runtime import build_info, get_num_threads
+from .. import _validate
+from ..engine.dataset import Dataset, checked
+from ..engine.runtime import build_info, get_num_threads
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import ArrayLike
 
-    from .params import Params
+    from ..engine.params import Params
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Schedule:
     workspace_bytes : int
         Memory for states, their gradients and copies of the data, roughly.
     """
+
+    __module__ = "rnnbptt"
 
     steps_per_chunk: int
     chunks: int

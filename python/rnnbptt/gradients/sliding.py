@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _validate
+from .. import _validate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from . import _core
-    from ._validate import FloatArray
-    from .dataset import Dataset
-    from .params import Gradients, Params
+    from .. import _core
+    from .._validate import FloatArray
+    from ..engine.dataset import Dataset
+    from ..engine.params import Gradients, Params
 
 
 def sliding(

@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _validate
-from .dataset import Dataset, checked
-from .params import PARAMETERS, Gradients, Params
-from .trajectories import outputs
+from .. import _validate
+from ..engine.dataset import Dataset, checked
+from ..engine.params import PARAMETERS, Gradients, Params
+from ..engine.trajectories import outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
 
-    from ._validate import FloatArray
+    from .._validate import FloatArray
 
     Parts = Mapping[str, NDArray[Any]]
 

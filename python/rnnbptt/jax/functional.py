@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _validate, bridge
-from ..params import PARAMETERS, Params
+from ..engine.params import PARAMETERS, Params
 from . import primitives
 
 

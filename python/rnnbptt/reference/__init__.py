@@ -53,7 +53,7 @@ from .closed_form import matrix_powers
 from .gradients import loss_and_grad, oracle, state_gradients, vjp
 from .model import forward
 from .numerical import directional_derivative, numerical_gradient
-from .recursion import linear_scan
+from .scan import linear_scan
 from .tangents import hvp, jvp
 
 __all__ = [

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .. import _validate, truncation
-from ..params import Gradients
+from .. import _validate
+from ..engine import truncation
+from ..engine.params import Gradients
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
 from .model import Model, as_given, initial_state, states
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from ..params import Params
-    from ..truncation import Truncation
+    from ..engine.params import Params
+    from ..engine.truncation import Truncation
 
 Method = Literal["recursion", "closed_form", "forward_mode"]
 FORMS = {"recursion": recursion, "closed_form": closed_form, "forward_mode": forward_mode}

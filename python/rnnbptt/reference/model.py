@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
-from ..params import Trajectory
-from .recursion import scan
+from ..engine.params import Trajectory
+from .scan import scan
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from ..params import Params
+    from ..engine.params import Params
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import _validate
-from ..params import Gradients
+from ..engine.params import Gradients
 from .gradients import as_gradients, chosen
 from .problem import Array, Loss, Problem, pose
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from ..params import Params
+    from ..engine.params import Params
 
 NumericalMethod = Literal["complex_step", "finite_difference"]
 METHODS = ("complex_step", "finite_difference")

@@ -19,7 +19,7 @@ from .model import Model, as_given, initial_state, outputs, states
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from ..params import Params
+    from ..engine.params import Params
 
 Array = NDArray[Any]
 LossFunction = Callable[[Array, Any], tuple[Any, "ArrayLike"]]

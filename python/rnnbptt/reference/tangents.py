@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..params import Gradients
+from ..engine.params import Gradients
 from .gradients import FORMS, as_gradients, chosen
 from .model import as_given
 from .numerical import COMPLEX_STEP, moved, velocity_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from ..params import Params
+    from ..engine.params import Params
 
 
 @np.errstate(over="ignore", invalid="ignore")

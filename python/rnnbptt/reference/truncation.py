@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..truncation import Chunked, Randomized, Sliding
-from .recursion import scan
+from ..engine.truncation import Chunked, Randomized, Sliding
+from .scan import scan
 
 if TYPE_CHECKING:
-    from ..truncation import Truncation
+    from ..engine.truncation import Truncation
 
 Array = NDArray[Any]
 

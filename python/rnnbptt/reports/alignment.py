@@ -8,7 +8,7 @@ import numpy as np
 
 from .cached import cached
 from .lag_terms import log2_norms_of_products
-from .scaled import Real, Scaled, outer_sum, product
+from .wide_range.scaled import Real, Scaled, outer_sum, product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
+from .. import _validate
 from .alignment import Backpropagated
 from .lag_terms import LagTerms
-from .posing import chosen_lags, pose
-from .reporting import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
-from .scaled import Real, Scaled
+from .problem import chosen_lags, pose
+from .showing import BLUE, GREY, ORANGE, WIDTH, drawing_axes, finish, jsonable, power_of_two, share, shown
+from .wide_range.scaled import Real, Scaled
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .objective import Loss
-    from .params import Params
+    from ..engine.params import Params
+    from ..gradients.objective import Loss
 
 #: Base-2 logarithms of the smallest normal number and of what no number reaches.
 _RANGES = {"float32": (-126, 128), "float64": (-1022, 1024)}
@@ -80,6 +80,8 @@ class GradientFlow:
     arriving : Backpropagated
         What `alignment` and `leading_eigenvalues` are computed from when they are first asked for.
     """
+
+    __module__ = "rnnbptt"
 
     steps: int
     batch: int

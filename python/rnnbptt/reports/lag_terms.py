@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from . import _core
+from .. import _core
+from ..engine.params import Params
+from ..gradients.objective import vjp
 from .cached import cached
-from .chunked_recurrence import Chunk, ChunkedRecurrence
-from .correlation import correlate
-from .objective import vjp
-from .params import Params
-from .scaled import (
+from .wide_range.chunked_recurrence import Chunk, ChunkedRecurrence
+from .wide_range.correlation import correlate
+from .wide_range.scaled import (
     TAME,
     ZERO,
     Real,
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .params import Gradients
-    from .posing import Data
+    from ..engine.params import Gradients
+    from .problem import Data
 
 #: Scalars of the contributions of some lags.
 _AT_ONCE = 2**18

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _validate
+from .. import _validate
+from ..engine.dataset import Dataset, checked
+from ..engine.params import Params
+from ..engine.trajectories import outputs
+from ..gradients.objective import LOSSES, answer_of
 from .cached import cached
-from .chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
-from .dataset import Dataset, checked
-from .objective import LOSSES, answer_of
-from .params import Params
-from .scaled import Real, Scaled, add, normalised, raw_if_tame, vanishing
-from .trajectories import outputs
+from .wide_range.chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
+from .wide_range.scaled import Real, Scaled, add, normalised, raw_if_tame, vanishing
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from .objective import Loss
+    from ..gradients.objective import Loss
 
 #: Lags that are looked at where the caller does not say.
 DEFAULT_LAGS = 1000

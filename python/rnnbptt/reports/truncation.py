@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _validate
+from .. import _validate
+from ..engine.params import Params
+from ..engine.truncation import Chunked, Randomized
+from ..gradients.objective import vjp
 from .lag_terms import LagTerms, side_by_side
-from .objective import vjp
-from .params import Params
-from .posing import chosen_lags, pose
-from .reporting import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
-from .scaled import Real, Scaled
-from .truncation import Chunked, Randomized
+from .problem import chosen_lags, pose
+from .showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
+from .wide_range.scaled import Real, Scaled
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .objective import Loss
-    from .posing import Data
+    from ..gradients.objective import Loss
+    from .problem import Data
 
 METHODS = ("sliding", "chunked", "randomized")
 Method = Literal["sliding", "chunked", "randomized"]
@@ -67,6 +67,8 @@ class TruncationReport:
     draws : int
         How many draws; 0 for none.
     """
+
+    __module__ = "rnnbptt"
 
     steps: int
     batch: int

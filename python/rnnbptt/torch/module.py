@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from .. import _validate
-from ..params import PARAMETERS, Params
+from ..engine.params import PARAMETERS, Params
 from .functional import linear_rnn
 
 if TYPE_CHECKING:
     from .._validate import FloatArray
-    from ..params import Kind
+    from ..engine.params import Kind
 
 
 class LinearRNN(torch.nn.Module):  # type: ignore[misc]  # torch is not looked into

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import gradient_check, picture, report, spectrum, sunspots, training
+from . import gradient_check, picture, printing, spectrum, sunspots, training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,19 +42,19 @@ def tell(seed: int, hidden: int) -> Callable[[Path], None]:
         console.print("\n".join(f"  {line}" if line else "" for line in lines), markup=False)
 
     data = sunspots.load()
-    say("Yearly sunspot numbers: forecast the next year with a linear RNN", report.task(data, hidden))
+    say("Yearly sunspot numbers: forecast the next year with a linear RNN", printing.task(data, hidden))
     start = time.perf_counter()
     trained = _train_visibly(data, hidden, seed)
-    say("Training", report.training(trained, time.perf_counter() - start))
+    say("Training", printing.training(trained, time.perf_counter() - start))
 
     params = trained.params
-    errors = report.forecast_errors(params, data)
-    say("Error one year ahead (root mean square, in sunspots)", report.comparison(errors))
+    errors = printing.forecast_errors(params, data)
+    say("Error one year ahead (root mean square, in sunspots)", printing.comparison(errors))
     own, fed_back = spectrum.modes(params.W_hh), spectrum.modes(spectrum.feedback(params))
-    say("What it learned: eigenvalues as periods and decay times", report.eigenvalues(own, fed_back))
+    say("What it learned: eigenvalues as periods and decay times", printing.eigenvalues(own, fed_back))
     flow = spectrum.gradient_flow(params, LAGS)
-    say("How far a gradient reaches back", report.reach(flow, own[0]))
-    say("The gradient, checked against NumPy", report.gradient(gradient_check.check(data, hidden, seed)))
+    say("How far a gradient reaches back", printing.reach(flow, own[0]))
+    say("The gradient, checked against NumPy", printing.gradient(gradient_check.check(data, hidden, seed)))
     return lambda output: picture.draw(output, params, data, flow)
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..flow import gradient_flow
-from ..objective import LOSSES
+from ...gradients.objective import LOSSES
+from ...reports.flow import gradient_flow
+from ...reports.spectrum.analysis import spectral_report
+from ...reports.truncation import truncation_report
 from ..output_files import FORMATS, unwritable
-from ..reporting import WIDTH
-from ..spectrum import spectral_report
-from ..truncation_costs import truncation_report
 from .data import read_data
+from .sections import Section, found_text
 from .weights import read_weights
 
 if TYPE_CHECKING:
@@ -29,28 +26,6 @@ NAME = "report"
 SUMMARY = "tell what the weights in a file do to gradients"
 
 PAGES = (".html", ".htm")
-
-
-class Report(Protocol):
-    """What all reports can do."""
-
-    def __str__(self) -> str:
-        """Return a table and, behind an empty line, a paragraph."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what strict JSON can hold."""
-
-    def plot(self, axes: Any = None, /) -> Any:
-        """Draw, into given axes or a new figure; return the figure."""
-
-
-class Section(NamedTuple):
-    """A report with its name in JSON, its title, and the number of axes it draws in."""
-
-    key: str
-    title: str
-    axes: int
-    report: Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,30 +123,6 @@ def _sections(weights: Weights, data: Data | None, loss: Any) -> list[Section]:
 
 def _as_text(weights: Weights, data: Data | None, sections: list[Section]) -> str:
     return "\n\n".join([found_text(weights, data), *(str(section.report) for section in sections)])
-
-
-def found_text(weights: Weights, data: Data | None) -> str:
-    """Return which tensors and arrays there are, and what they were taken for."""
-    rows = [(t.name, str(t.shape), t.dtype, t.taken_for) for t in weights.tensors]
-    lines = [f"{weights.file}: {weights.notes[0]}", *_aligned(rows), *map(_note, weights.notes[1:])]
-    if data is not None:
-        rows = [(name, str(value.shape), str(value.dtype), "") for name, value in data.arrays.items()]
-        lines += ["", f"{data.file}: data", *_aligned(rows)]
-        if not np.can_cast(data.dtype, weights.parameters["W_hh"].dtype):
-            lines.append(_note(f"Weights are widened to the {data.dtype} of the data."))
-    return "\n".join(lines)
-
-
-def _note(text: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
-
-
-def _aligned(rows: list[tuple[str, str, str, str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return [
-        f"  {row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:{widths[2]}}  {row[3]}".rstrip()
-        for row in rows
-    ]
 
 
 def _as_dict(weights: Weights, data: Data | None, sections: list[Section]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import base64
 from html import escape
 from typing import TYPE_CHECKING
 
-from .. import __version__
+from ...engine.runtime import build_info
 from . import pictures
-from .command import found_text
+from .sections import found_text
 
 if TYPE_CHECKING:
-    from .command import Section
     from .data import Data
+    from .sections import Section
     from .weights import Weights
 
 #: Below this width panels stand one above the other.
@@ -55,7 +55,7 @@ def page(weights: Weights, data: Data | None, sections: list[Section]) -> str:
 <main>
 <pre>{escape(found_text(weights, data))}</pre>
 {"".join(_section(section) for section in sections)}</main>
-<footer>rnnbptt {escape(__version__)}</footer>
+<footer>rnnbptt {escape(build_info()["version"])}</footer>
 </body>
 </html>
 """

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .command import Section
+    from .sections import Section
 
 _WIDTH, _HEIGHT = 4.7, 4.2  # of one panel, in inches
 _MOST_PANELS = 3  # side by side

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import _validate
-from ..params import Params
+from ... import _validate
+from ...engine.params import Params
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

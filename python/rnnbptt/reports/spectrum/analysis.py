@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import _validate
+from ... import _validate
+from ...engine.powers import power_norms
 from .growth import (
     departure_from_normality,
     eigenvector_condition,
@@ -19,16 +20,14 @@ from .growth import (
 from .long_run import (
     OCTAVES,
     diagonal_blocks,
-    exp2,
     growth_at_one,
     irreducible_part,
     nilpotency_index,
     octaves_at_one,
     rate_of_powers,
-    rounding,
 )
-from .powers import power_norms
-from .spectrum_report import Growth, Real, SpectralReport
+from .numbers import Growth, Real, exp2, rounding
+from .spectral_report import SpectralReport
 from .verdict import in_words
 
 if TYPE_CHECKING:

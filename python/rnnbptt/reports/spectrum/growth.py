@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .powers import power_norms
+from ...engine.powers import power_norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from ._validate import FloatArray
-    from .spectrum_report import Real
+    from ..._validate import FloatArray
+    from .numbers import Real
 
 #: Lags up to which every power is looked at for the largest; beyond, a search.
 _DENSE = 32

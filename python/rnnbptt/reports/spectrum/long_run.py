@@ -7,24 +7,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from . import _core, _validate
+from ... import _core, _validate
+from ...engine.powers import FLOAT64_BITS, power_norms
 from .growth import stability_distance
-from .powers import FLOAT64_BITS, power_norms
+from .numbers import exp2, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._validate import FloatArray
-    from .spectrum_report import Growth, Real
+    from ..._validate import FloatArray
+    from .numbers import Growth, Real
 
 #: Powers of two up to which powers are followed with their rounding errors.
 OCTAVES = 40
 _EPS = float(np.finfo(np.float64).eps)
-
-
-def rounding(h: int, dtype: str) -> float:
-    """Return the relative size of differences that rounding of an (h, h) matrix explains."""
-    return 4 * h * float(np.finfo(dtype).eps)
 
 
 def octaves_at_one(h: int, dtype: str) -> int:
@@ -164,10 +160,3 @@ def growth_at_one(
     if not exact and np.ptp(degrees) > max(0.75, 0.25 * degree):
         return "undecided", None
     return "polynomial", float(degrees[-1])
-
-
-def exp2(exponent: float) -> float:
-    """Return 2^exponent; inf and 0 beyond float64."""
-    if exponent >= 1024:
-        return math.inf
-    return float(2.0**exponent) if exponent > -1080 else 0.0

@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 import textwrap
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .long_run import exp2, rounding
-from .reporting import BLUE, ORANGE, WIDTH, drawing_axes, finish, jsonable
-from .verdict import number, power_of_two
+from ..showing import BLUE, ORANGE, WIDTH, drawing_axes, finish, jsonable
+from .numbers import Growth, Real, exp2, number, power_of_two, rounding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Real = NDArray[np.float64]
-Growth = Literal["nilpotent", "decaying", "bounded", "polynomial", "growing", "undecided"]
 
 _EIGENVALUES_PRINTED = 10
 
@@ -96,6 +92,8 @@ class SpectralReport:
     log2_norms : ndarray, shape (n,)
         ``log2 ||W_hh^k||_2`` at these lags.
     """
+
+    __module__ = "rnnbptt"
 
     size: int
     dtype: str

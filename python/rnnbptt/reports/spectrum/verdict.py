@@ -1,17 +1,15 @@
-"""A spectral report in plain words, and its numbers as text."""
+"""A spectral report in plain words."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import reporting
-from .long_run import exp2, rounding
+from .numbers import number, power_of_two, rounding, steps
 
 if TYPE_CHECKING:
-    from .spectrum_report import SpectralReport
+    from .spectral_report import SpectralReport
 
 
 def in_words(report: SpectralReport, normal: bool) -> str:
@@ -88,22 +86,3 @@ def _detour(report: SpectralReport, sigma: str, peak: str, lag: int) -> str:
     if report.growth == "bounded":
         return f"{text}, and stays below that."
     return f"{text}; from lag {report.contraction_lag} on, if not before, it is shorter than at first."
-
-
-def number(value: float) -> str:
-    text = f"{value:.5g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
-    if text == "1" and abs(value - 1) > 1e-12:  # which side of 1 is the point
-        return f"1{value - 1:+.1g}"
-    return text
-
-
-def power_of_two(exponent: float) -> str:
-    """Return 2^exponent as a decimal number, with the digits of `number` where float64 reaches."""
-    if exponent == math.inf or abs(exponent) < 1000:
-        return number(exp2(exponent))
-    return reporting.power_of_two(exponent)
-
-
-def steps(count: float) -> str:
-    text = number(count) if count == int(count) else f"{count:.3g}"
-    return f"{text} step{'' if text == '1' else 's'}"

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from . import _core
-from .params import Params
+from ... import _core
+from ...engine.params import Params
+from ...engine.trajectories import forward, step_by_step
 from .scaled import TAME, Real, Scaled, normalised, power, product, raw_if_tame, scan, tame, unscaled
-from .trajectories import forward, step_by_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from . import _core
+from ... import _core
 from .scaled import Real, Scaled, normalised, raw_if_tame, tame
 
 #: Lags under one exponent.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
-from .powers import FLOAT64_BITS
-from .trajectories import linear_scan
+from ... import _core
+from ...engine.powers import FLOAT64_BITS
+from ...engine.trajectories import linear_scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ._validate import IntArray
+    from ..._validate import IntArray
 
 Real = NDArray[np.floating[Any]]
 

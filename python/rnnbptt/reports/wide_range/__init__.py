@@ -1,0 +1,1 @@
+"""Recurrences and sums of numbers far beyond the range of float64."""
