@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 import rnnbptt
 from rnnbptt import reference
 from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.losses import LOSSES as NAMED_LOSSES
+from rnnbptt.engine.losses import LossName
 from rnnbptt.engine.params import Gradients, Kind, Params
-from rnnbptt.gradients.tangents import HessianProduct
+from rnnbptt.gradients.curvature import Curvature
+from rnnbptt.gradients.layout import Layout
+from rnnbptt.gradients.problem import Problem
 from rnnbptt.reference.gradients import Method
-from rnnbptt.reference.losses import LossName
 from tolerances import relative_error
 
 Array = NDArray[Any]
 Scalar = type[np.float32] | type[np.float64]
 SCALARS: tuple[Scalar, ...] = (np.float32, np.float64)
-LOSSES: tuple[LossName, ...] = ("mse", "squared_error", "cross_entropy")
+#: Every loss that has a name.
+LOSSES = cast("tuple[LossName, ...]", tuple(NAMED_LOSSES))
 KINDS: tuple[Kind, ...] = ("gaussian", "orthogonal", "symmetric", "identity")
 OTHER_FORMS: tuple[Method, ...] = ("closed_form", "forward_mode")
 STEP_OPTIONS = ("weights", "lengths", "mask")
@@ -69,8 +73,8 @@ class Case(NamedTuple):
         options = dict(self.options)
         loss = options.pop("loss", "mse")
         dataset = Dataset(self.params, self.x, wrt=self.wrt, **options)
-        problem = dataset.pose(loss, dataset.targets(loss, self.y), **schedule)
-        return dataset.gradients(problem, self.params, threads)
+        problem = Problem(dataset, NAMED_LOSSES.get(loss), self.y, schedule=schedule)
+        return problem.loss_and_gradients(self.params, threads)
 
     def hessian_product(self, seed: int, threads: int = 1, **schedule: int) -> tuple[Array, Gradients]:
         """Multiply the Hessian by a random direction, on a prescribed schedule; return the direction too.
@@ -79,10 +83,9 @@ class Case(NamedTuple):
         """
         options = dict(self.options)
         loss = options.pop("loss", "mse")
-        dataset = Dataset(self.params, self.x, **options)
-        product = HessianProduct(
-            self.params, dataset, loss, dataset.targets(loss, self.y), with_start=True, **schedule
-        )
+        dataset = Dataset(self.params, self.x, wrt=self.wrt[:-1], **options)
+        problem = Problem(dataset, NAMED_LOSSES[loss], self.y)
+        curvature = Curvature(problem, Layout(self.params, dataset), **schedule)
         rng = np.random.default_rng(seed)
         start = dataset.start
         if start is None:
@@ -90,7 +93,7 @@ class Case(NamedTuple):
         parts = dict(self.params.items()) | {"h0": start}
         v = {name: rng.standard_normal(part.shape).astype(part.dtype) for name, part in parts.items()}
         theta, along = (np.concatenate([part.ravel() for part in vector.values()]) for vector in (parts, v))
-        result = product(theta, along, threads)
+        result = curvature.hessian_product(theta, along, threads)
         assert result is not None
         return result, Gradients(**v)
 
@@ -100,7 +103,7 @@ def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:
     rng = np.random.default_rng(seed)
     d, h, q = (int(n) for n in rng.integers(1, 6, size=3))
     T, B = int(rng.integers(1, steps + 1)), int(rng.integers(1, 4))
-    loss = loss or LOSSES[seed % 3]
+    loss = loss or LOSSES[seed % len(LOSSES)]
     params = Params.random(
         d,
         h,
@@ -112,7 +115,7 @@ def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:
         rng=rng,
     )
     x = rng.standard_normal((T, B, d))
-    y = rng.integers(0, q, (T, B)) if loss == "cross_entropy" else rng.standard_normal((T, B, q))
+    y = rng.integers(0, q, (T, B)) if NAMED_LOSSES[loss].labels else rng.standard_normal((T, B, q))
     options: dict[str, Any] = {"loss": loss}
     if rng.integers(2):
         options["h0"] = rng.standard_normal((B, h))
@@ -156,9 +159,8 @@ def build(
         d, h, q, spectral_radius=radius, kind=kind, biases=biases, direct=direct, rng=rng, dtype=dtype
     )
     x = rng.standard_normal((T, B, d)).astype(dtype)
-    y: Array = rng.integers(0, q, (T, B))
-    if loss != "cross_entropy":
-        y = rng.standard_normal((T, B, q)).astype(dtype)
+    labels: Array = rng.integers(0, q, (T, B))  # drawn for every loss, so that all go on from the same draws
+    y = labels if NAMED_LOSSES[loss].labels else rng.standard_normal((T, B, q)).astype(dtype)
     options: dict[str, Any] = {"loss": loss}
     if h0:
         options["h0"] = rng.standard_normal((B, h)).astype(dtype)
@@ -176,7 +178,7 @@ def draw_any(seed: int) -> tuple[float, Case]:
         rng,
         SCALARS[seed % 2],
         (T, B, d, h, q),
-        loss=LOSSES[rng.integers(3)],
+        loss=LOSSES[rng.integers(len(LOSSES))],
         radius=radius,
         kind=KINDS[rng.integers(4)],
         biases=bool(rng.integers(2)),

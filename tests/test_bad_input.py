@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import rnnbptt
+from problems import LOSSES
 from rnnbptt import Objective, Params
 
 REFUSALS = (TypeError, ValueError, OverflowError, MemoryError)
@@ -134,7 +135,7 @@ BAD: list[Bad] = [
     (grad, {"y": ones((6, 2, 3))}, ValueError, "y must have shape (6, 2, 2), not (6, 2, 3)"),
     (grad, {"y": ones((5, 2, 2))}, ValueError, "y must have shape (6, 2, 2), not (5, 2, 2)"),
     (grad, {"x": ones((2, 6, 3)), "batch_first": True}, ValueError, "y must have shape (2, 6, 2), not (6, 2, 2)"),
-    (grad, {"loss": "mae"}, ValueError, "loss must be one of 'mse', 'squared_error', 'cross_entropy', not 'mae'"),
+    (grad, {"loss": "mae"}, ValueError, f"loss must be one of {', '.join(map(repr, LOSSES))}, not 'mae'"),
     (grad, {"loss": None}, TypeError, "loss must be a string"),
     (grad, {"weights": -ones((6, 2))}, ValueError, "weights must be finite and at least 0"),
     (grad, {"weights": np.full((6, 2), np.nan)}, ValueError, "weights must be finite and at least 0"),

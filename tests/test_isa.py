@@ -36,7 +36,7 @@ def check(isa: str) -> None:
     for dtype in SCALARS:
         for number, size in enumerate(WIDTHS):
             rng = np.random.default_rng(size)
-            loss = LOSSES[number % 3]
+            loss = LOSSES[number % len(LOSSES)]
             for T, B, d, h, q in ((40, 2, 3, size, 2), (7, size, size, 5, 3), (40, 1, 2, 4, size)):
                 case = build(rng, dtype, (T, B, d, h, q), loss=loss, steps=STEP_OPTIONS[: number % 4])
                 _, exact = case.oracle()

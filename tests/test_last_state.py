@@ -10,7 +10,8 @@ import pytest
 import rnnbptt
 from problems import SCALARS, Array, Scalar, assert_same
 from rnnbptt import Gradients, Params, reference
-from rnnbptt.engine.dataset import Backflow, Dataset
+from rnnbptt.engine.dataset import Dataset
+from rnnbptt.gradients.problem import Problem
 from tolerances import FORMS, gradient_bound, relative_error
 
 
@@ -61,8 +62,8 @@ class Question:
 
     def engine(self, lengths: Array | None = None, /, **schedule: int) -> tuple[Gradients, dict[str, Any]]:
         dataset = Dataset(self.params, self.x, self.h0, lengths=lengths, wrt=self.wrt)
-        problem = dataset.pose("given", self.d_o, Backflow(d_hT=self.d_hT), **schedule)
-        return dataset.gradients(problem, self.params, 2)[1], problem.taken()
+        problem = Problem(dataset, None, self.d_o, d_hT=self.d_hT, schedule=schedule)
+        return problem.loss_and_gradients(self.params, 2)[1], problem.posed.taken()
 
     @property
     def bound(self) -> float:

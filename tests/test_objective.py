@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -15,7 +17,7 @@ from scipy.optimize import check_grad, minimize
 import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, assert_same, build
 from rnnbptt import Objective, Params
-from rnnbptt.reference.losses import LossName
+from rnnbptt.engine.losses import LossName
 from tolerances import FINITE_DIFFERENCES, FORMS, relative_error
 
 
@@ -390,3 +392,20 @@ def test_scipy_agrees_about_the_gradient() -> None:
     error = check_grad(lambda t: objective.flat(t)[0], lambda t: objective.flat(t)[1], theta, epsilon=1e-6)
     # One-sided differences: their own error is of the order of the step.
     assert error < 1e3 * FINITE_DIFFERENCES * max(1.0, float(np.linalg.norm(objective.flat(theta)[1])))
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, lambda o, y: (float(np.sum(o * y)), y)], ids=str)
+def test_an_objective_survives_pickling_and_copying(loss: Any) -> None:
+    name: LossName = loss if isinstance(loss, str) else "mse"  # type: ignore[assignment]  # one of LOSSES
+    case = build(np.random.default_rng(11), np.float64, (20, 2, 2, 4, 3), loss=name)
+    objective = rnnbptt.Objective(case.x, case.y, loss=loss, like=case.params, h0=case.options["h0"])
+    theta = case.params.ravel()
+    value, gradient = objective.flat(theta)
+    copies = [copy.deepcopy(objective)]
+    if isinstance(loss, str):
+        copies += [pickle.loads(pickle.dumps(objective, protocol)) for protocol in (2, 5)]
+    for other in copies:
+        again, same = other.flat(theta)
+        assert again == value
+        assert same.tobytes() == gradient.tobytes()
+        assert_identical(other(case.params)[1], objective(case.params)[1])

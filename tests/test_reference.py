@@ -10,10 +10,10 @@ import pytest
 
 from problems import LOSSES, OTHER_FORMS, Array, Case, assert_same, draw
 from rnnbptt import reference
+from rnnbptt.engine.losses import LossName
 from rnnbptt.engine.params import Gradients, Params
 from rnnbptt.reference import closed_form
 from rnnbptt.reference.gradients import Method
-from rnnbptt.reference.losses import LossName
 from rnnbptt.reference.model import Model
 from rnnbptt.reference.numerical import NumericalMethod
 from tolerances import COMPLEX_STEP, FINITE_DIFFERENCES, FORMS, GAUGE, relative_error

@@ -9,9 +9,10 @@ import pytest
 
 from problems import LOSSES, OTHER_FORMS, Array, assert_same, draw
 from rnnbptt import reference
+from rnnbptt.engine import losses
+from rnnbptt.engine.losses import LossName
 from rnnbptt.engine.params import Params
 from rnnbptt.reference.gradients import Method
-from rnnbptt.reference.losses import LossName
 from tolerances import COMPLEX_STEP, FORMS, gradient_bound, relative_error
 
 # --- what counts and what is read ---------------------------------------------------------------------------
@@ -22,7 +23,7 @@ def test_steps_of_no_weight_are_not_read(loss: LossName) -> None:
     rng = np.random.default_rng(3)
     params = Params.random(2, 3, 4, biases=True, direct=True, rng=rng)
     x = rng.standard_normal((6, 2, 2))
-    y = rng.integers(0, 4, (6, 2)) if loss == "cross_entropy" else rng.standard_normal((6, 2, 4))
+    y = rng.integers(0, 4, (6, 2)) if losses.LOSSES[loss].labels else rng.standard_normal((6, 2, 4))
     lengths, mask = np.array([4, 6]), np.ones((6, 2), bool)
     mask[1, 0] = mask[5, 1] = False
     wrt = [name for name, _ in params.items()] + ["h0", "x"]
@@ -31,7 +32,7 @@ def test_steps_of_no_weight_are_not_read(loss: LossName) -> None:
     dirty_x, dirty_y = x.copy(), y.copy()
     # After the last step that counts inputs are not read; wherever the weight is zero targets are not.
     dirty_x[4:, 0] = dirty_x[5, 1] = np.nan
-    if loss != "cross_entropy":
+    if not losses.LOSSES[loss].labels:
         dirty_y[4:, 0] = dirty_y[1, 0] = dirty_y[5, 1] = np.nan
     dirty_loss, dirty = reference.loss_and_grad(params, dirty_x, dirty_y, **options)
     assert dirty_loss == clean_loss
@@ -155,8 +156,8 @@ def test_float32_stays_float32(loss: LossName, method: Method) -> None:
     rng = np.random.default_rng(8)
     params = Params.random(2, 4, 3, biases=True, direct=True, rng=rng, dtype=np.float32)
     x = rng.standard_normal((9, 2, 2)).astype(np.float32)
-    y = (rng.integers(0, 3, (9, 2)) if loss == "cross_entropy" else rng.standard_normal((9, 2, 3))).astype(
-        np.int32 if loss == "cross_entropy" else np.float32
+    y = (rng.integers(0, 3, (9, 2)) if losses.LOSSES[loss].labels else rng.standard_normal((9, 2, 3))).astype(
+        np.int32 if losses.LOSSES[loss].labels else np.float32
     )
     wrt = [name for name, _ in params.items()] + ["h0", "x"]
     value, g = reference.loss_and_grad(params, x, y, loss=loss, wrt=wrt, method=method)

@@ -11,8 +11,10 @@ import pytest
 
 import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
+from rnnbptt.engine import losses
 from rnnbptt.engine.dataset import Dataset
 from rnnbptt.engine.params import Gradients, Params
+from rnnbptt.gradients.problem import Problem
 from tolerances import gradient_bound, relative_error, sequential_bound
 
 LIFTS = (1, 2, 3, 4, 8, 13, 16, 22, 32, 63, 64)
@@ -128,8 +130,9 @@ def test_a_gradient_alone_is_the_one_among_all(wrt: str, dtype: Scalar) -> None:
         dataset = Dataset(
             alone.params, alone.x, alone.options["h0"], lengths=alone.options["lengths"], wrt=(wrt,)
         )
-        problem = dataset.pose("mse", dataset.targets("mse", alone.y), lift=lift, window=window, piece=0)
-        value, actual = dataset.gradients(problem, alone.params, 1)
+        schedule = {"lift": lift, "window": window, "piece": 0}
+        problem = Problem(dataset, losses.LOSSES["mse"], alone.y, schedule=schedule)
+        value, actual = problem.loss_and_gradients(alone.params, 1)
         assert value == loss
         assert [name for name, _ in actual.items()] == [wrt]
         expected = getattr(all_of_them, wrt)
@@ -192,3 +195,12 @@ def test_no_bit_changes_from_call_to_call() -> None:
         value, actual = objective(case.params)
         assert value == loss
         assert_identical(actual, expected)
+
+
+def test_explain_takes_data_in_every_layout() -> None:
+    params = Params.random(2, 16, 3, rng=0)
+    x = np.zeros((400, 3, 2))
+    told = rnnbptt.explain(params, x)
+    assert rnnbptt.explain(params, x.swapaxes(0, 1), batch_first=True) == told
+    assert rnnbptt.explain(params, x.tolist()) == told
+    assert rnnbptt.explain(params, x[:, 0]).steps_per_chunk > 1

@@ -12,9 +12,11 @@ import pytest
 import rnnbptt
 from problems import LOSSES, SCALARS, Array, Case, Scalar, assert_identical, assert_same, build, draw, nudged
 from rnnbptt import Chunked, Gradients, Objective, Params, Randomized, Sliding, reference
+from rnnbptt.engine import losses
 from rnnbptt.engine.dataset import Dataset
-from rnnbptt.engine.truncation import Truncation, backflow
-from rnnbptt.reference.losses import LossName
+from rnnbptt.engine.losses import LossName
+from rnnbptt.engine.truncation import Truncation
+from rnnbptt.gradients.problem import Problem
 from tolerances import FORMS, gradient_bound, relative_error, sequential_bound
 
 NUDGES = 8
@@ -169,10 +171,10 @@ def test_blocks_are_cut_on_every_schedule(lift: int, L: int, window: int) -> Non
         case.params, case.x, case.y, wrt=case.wrt, truncate=Chunked(24), **case.options
     )
     dataset = Dataset(case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt)
-    back = backflow(Chunked(24), dataset)
-    problem = dataset.pose("mse", case.y, back, lift=lift, window=window, splits=2, piece=2)
-    _, actual = dataset.gradients(problem, case.params, 2)
-    assert problem.taken()["L"] == L
+    schedule = {"lift": lift, "window": window, "splits": 2, "piece": 2}
+    problem = Problem(dataset, losses.LOSSES["mse"], case.y, Chunked(24), schedule=schedule)
+    _, actual = problem.loss_and_gradients(case.params, 2)
+    assert problem.posed.taken()["L"] == L
     assert_same(actual, expected, gradient_bound(np.float64, 5, 100, 0.9))
 
 
@@ -194,9 +196,9 @@ def test_windows_slide_on_every_schedule(tau: int, radius: float, lift: int, win
     case = build(rng, np.float64, (100, 2, 2, 5, 2), radius=radius, kind=kind)
     case.options["lengths"] = np.array([100, 90])
     dataset = Dataset(case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt)
-    back = backflow(Sliding(tau), dataset)
-    problem = dataset.pose("mse", case.y, back, lift=lift, window=window, keep=keep, splits=2, piece=2)
-    assert_right(dataset.gradients(problem, case.params, 2)[1], case, Sliding(tau), radius)
+    schedule = {"lift": lift, "window": window, "keep": keep, "splits": 2, "piece": 2}
+    problem = Problem(dataset, losses.LOSSES["mse"], case.y, Sliding(tau), schedule=schedule)
+    assert_right(problem.loss_and_gradients(case.params, 2)[1], case, Sliding(tau), radius)
 
 
 def test_nothing_is_taken_away_by_a_power_below_every_rounding() -> None:

@@ -25,7 +25,9 @@ from .engine.runtime import build_info, get_num_threads, set_num_threads
 from .engine.trajectories import forward, linear_scan, state_gradients
 from .engine.truncation import Chunked, Randomized, Sliding
 from .gradients.clipping import clip_by_global_norm
-from .gradients.objective import Objective, loss_and_grad, vjp
+from .gradients.loss_and_grad import loss_and_grad
+from .gradients.objective import Objective
+from .gradients.vjp import vjp
 
 if TYPE_CHECKING:
     from . import reference
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from .gradients.curvature import GaussNewton
     from .gradients.hvp import hvp
     from .gradients.jacobian import output_jacobian
+    from .gradients.jvp import jvp
     from .gradients.schedule import Schedule, explain
-    from .gradients.tangents import jvp
     from .reports.flow import GradientFlow, gradient_flow
     from .reports.spectrum.analysis import spectral_report
     from .reports.spectrum.spectral_report import SpectralReport
@@ -92,7 +94,7 @@ _ON_DEMAND = {
     "explain": "gradients.schedule",
     "gradient_flow": "reports.flow",
     "hvp": "gradients.hvp",
-    "jvp": "gradients.tangents",
+    "jvp": "gradients.jvp",
     "matrix_powers": "engine.powers",
     "output_jacobian": "gradients.jacobian",
     "power_norms": "engine.powers",

@@ -2,37 +2,30 @@
 
 The outputs and the last state are a function of a *point*, the eight arrays ``(W_hx, W_hh, W_qh, b_h, b_q,
 W_qx, h0, x)`` in the order of `rnnbptt.Gradients`. `run` evaluates it, `pull` its vector-Jacobian product.
-Moved in a direction u, a linear RNN is a linear RNN of twice the size:
-
-    [h; h']_t = [[W_hh, 0], [U_hh, W_hh]] [h; h']_{t-1} + [[W_hx, 0], [U_hx, W_hx]] [x; u_x]_t + [b_h; u_bh]
-    [o; o']_t = [[W_qh, 0], [U_qh, W_qh]] [h; h']_t     + [[W_qx, 0], [U_qx, W_qx]] [x; u_x]_t + [b_q; u_bq]
-
-so that derivatives of any order are again `run` and `pull`, at points that `doubled` makes and `halved`
-undoes.
+Moved in a direction, a linear RNN is a linear RNN of twice the size (`rnnbptt.engine.tangent_model`):
+derivatives of any order are again `run` and `pull`, at points that `doubled` makes and `halved` undoes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import _validate
 from .engine.dataset import Dataset
-from .engine.params import Gradients, Params
+from .engine.params import Params
+from .engine.tangent_model import NAMES as NAMES
+from .engine.tangent_model import doubled as doubled
+from .engine.tangent_model import halved as halved
 from .engine.trajectories import outputs_and_last_state
-from .gradients.objective import vjp
+from .gradients.vjp import vjp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ._validate import FloatArray
-
-    #: Arrays of NumPy, or of the framework that calls.
-    Point = Sequence[Any]
-
-#: The arrays of a point: six parameters, initial state, inputs.
-NAMES = Gradients._fields
+    from .engine.tangent_model import Point
 
 
 def run(point: Point, batch_first: bool, num_threads: int | None) -> tuple[FloatArray, FloatArray]:
@@ -64,39 +57,6 @@ def pull(
         d_o = np.broadcast_to(np.zeros((), params.dtype), (*x.shape[:-1], params.shape[2]))
     gradients = vjp(params, x, d_o, h0, d_hT=d_hT, batch_first=batch_first, wrt=wrt, num_threads=num_threads)
     return [getattr(gradients, name) for name in wrt]
-
-
-def doubled(
-    point: Point,
-    direction: Point,
-    concatenate: Callable[[list[Any], int], Any],
-    zeros_like: Callable[[Any], Any],
-) -> list[Any]:
-    """Return the point whose network computes ``[o; o']``: matrices ``[[M, 0], [U, M]]``, vectors ``[v; u]``.
-
-    `direction` may hold ``None`` for zero. What is absent from `point` is absent from the result.
-    """
-    result: list[Any] = []
-    for name, value, change in zip(NAMES, point, direction, strict=True):
-        if value is None:
-            result.append(None)
-            continue
-        zeros = zeros_like(value)
-        change = zeros if change is None else change
-        if name.startswith("W"):
-            rows = [concatenate([value, zeros], 1), concatenate([change, value], 1)]
-            result.append(concatenate(rows, 0))
-        else:
-            result.append(concatenate([value, change], value.ndim - 1))
-    return result
-
-
-def halved(name: str, gradient: Any) -> Any:
-    """Return the gradient by an array of the point, given that by its image under `doubled`."""
-    if name.startswith("W"):
-        rows, columns = gradient.shape[0] // 2, gradient.shape[1] // 2
-        return gradient[:rows, :columns] + gradient[rows:, columns:]
-    return gradient[..., : gradient.shape[-1] // 2]
 
 
 def checked_shapes(point: Point, batch_first: bool) -> None:

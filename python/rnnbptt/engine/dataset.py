@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from .. import _core, _validate
-from .params import PARAMETERS, Gradients, Params
+from .params import PARAMETERS, Params
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .._validate import FloatArray
+    from .losses import Loss
 
 _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.Problem64}
 
@@ -56,6 +57,8 @@ class Dataset:
     weights : ndarray, shape (T, B), or None
     lengths : ndarray, shape (B,), or None
     wrt : frozenset of str
+    wanted : tuple of (str or None)
+        The six parameters, None for those that `wrt` leaves out.
     tangent : bool
         Whether outputs are those of a model of states and tangents: o and o' side by side.
     """
@@ -89,7 +92,7 @@ class Dataset:
         self.wrt = frozenset(self.terms)
         if wrt is not None:
             self.wrt = _validate.names("wrt", wrt, (*self.terms, "h0", "x"))
-        self._wanted = tuple(name if name in self.wrt else None for name in PARAMETERS)
+        self.wanted = tuple(name if name in self.wrt else None for name in PARAMETERS)
 
     def fits(self, params: Params) -> bool:
         """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
@@ -103,15 +106,27 @@ class Dataset:
         other.start = _validate.initial_state(h0, self.dtype, self.batch, self.shape[1], self.batched)
         return other
 
-    def doubled(self, shape: tuple[int, int, int], start: FloatArray | None) -> Self:
-        """Return the same data for a model of states and tangents, of sizes `shape`."""
+    def for_model(
+        self,
+        shape: tuple[int, int, int],
+        start: FloatArray | None,
+        inputs: FloatArray | None = None,
+        *,
+        tangent: bool = False,
+    ) -> Self:
+        """Return the same data for another model with the same terms, of sizes `shape`.
+
+        The initial state is `start`, (B, h), and so are the inputs, (T, B, d), where given.
+        """
         other = copy.copy(self)
-        other.shape, other.start, other.wrt, other.tangent = shape, start, self.wrt - {"x"}, True
+        other.shape, other.start, other.wrt, other.tangent = shape, start, self.wrt - {"x"}, tangent
+        if inputs is not None:
+            other.inputs = inputs
         return other
 
-    def targets(self, loss: str, y: ArrayLike) -> NDArray[Any]:
-        """Return the targets of a built-in loss as the extension reads them."""
-        if loss == "cross_entropy":
+    def targets(self, loss: Loss, y: ArrayLike) -> NDArray[Any]:
+        """Return the targets of a loss that has a name as the extension reads them."""
+        if loss.labels:
             used = _validate.used_steps(self.weights, self.lengths, self.steps)
             shape = (self.steps, self.batch)
             return _validate.labels(y, self.shape[2], shape, self.batched, self.batch_first, used)
@@ -128,7 +143,7 @@ class Dataset:
 
     def pose(
         self,
-        loss: str,
+        loss: Loss | None,
         targets: NDArray[Any] | None,
         back: Backflow = _WHOLE,
         goal: str = "gradients",
@@ -137,13 +152,14 @@ class Dataset:
     ) -> _core.Problem:
         """Hand the data over to the extension; `schedule` prescribes what it would choose by itself.
 
-        The `goal` is "gradients", "outputs", or "states" for these and outputs.
+        Without a `loss`, `targets` are dL/do. The `goal` is "gradients", "outputs", or "states" for these
+        and outputs.
         """
         if goal == "gradients" and "x" in self.wrt:
             goal = "input_gradients"
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
-            loss=loss,
+            loss="given" if loss is None else loss.name,
             x=self.inputs,
             y=targets,
             h0=self.start,
@@ -168,26 +184,9 @@ class Dataset:
             return float(np.sum(self.weights, dtype=np.float64, where=used))
         return float(self.steps) * self.batch if self.lengths is None else float(self.lengths.sum())
 
-    def gradients(
-        self,
-        problem: _core.Problem,
-        params: Params,
-        threads: int,
-        d_o: FloatArray | None = None,
-        cuts: NDArray[np.bool_] | None = None,
-    ) -> tuple[float, Gradients]:
-        """Compute the loss and the gradients that `wrt` names, in new arrays.
-
-        dL/do goes to `d_o`, (T, B, q), where given. Nothing flows back from a step to the state before it
-        where `cuts`, (T, B), says so.
-        """
-        mask = None if cuts is None else cuts.view(np.uint8)
-        d, h, _ = self.shape
-        d_h0 = _validate.allocate("d_h0", (self.batch, h), self.dtype) if "h0" in self.wrt else None
-        d_x = self.result("d_x", d) if "x" in self.wrt else None
-        time_major = None if d_x is None else _validate.time_major(d_x, self.batched, self.batch_first)
-        loss, results = problem.gradient(params._arrays, self._wanted, d_h0, time_major, d_o, mask, threads)
-        return loss, Gradients._make((*results, d_h0 if d_h0 is None or self.batched else d_h0[0], d_x))
+    def time_major(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of an array in the caller's layout as (T, B, ...)."""
+        return _validate.time_major(array, self.batched, self.batch_first)
 
     def result(
         self,

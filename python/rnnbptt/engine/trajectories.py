@@ -68,28 +68,25 @@ def forward(
     inputs = [dataset.inputs, dataset.start, *params._arrays]
     hidden = dataset.result("hidden", h, out_hidden, inputs)
     o = dataset.result("o", q, out_o, [*inputs, hidden])
-    layout = dataset.batched, dataset.batch_first
-    time_major = _validate.time_major(o, *layout), _validate.time_major(hidden, *layout)
-    dataset.pose("given", None, Backflow(), "states").outputs(params._arrays, *time_major, None, threads)
+    posed = dataset.pose(None, None, Backflow(), "states")
+    posed.outputs(params._arrays, dataset.time_major(o), dataset.time_major(hidden), None, threads)
     return Trajectory(hidden, o)
 
 
 def outputs(params: Params, dataset: Dataset, threads: int) -> FloatArray:
     """Return the outputs for a data set, in the caller's layout; zero beyond the ends of sequences."""
     o = dataset.result("o", params.shape[2])
-    time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
-    problem = dataset.pose("given", None, Backflow(), "outputs")
-    problem.outputs(params._arrays, time_major, None, None, threads)
+    posed = dataset.pose(None, None, Backflow(), "outputs")
+    posed.outputs(params._arrays, dataset.time_major(o), None, None, threads)
     return o
 
 
 def outputs_and_last_state(params: Params, dataset: Dataset, threads: int) -> tuple[FloatArray, FloatArray]:
     """Return the outputs in the caller's layout, and the last state (B, h), without forming the states."""
     o = dataset.result("o", params.shape[2])
-    time_major = _validate.time_major(o, dataset.batched, dataset.batch_first)
     last = _validate.allocate("h_T", (dataset.batch, params.shape[1]), params.dtype)
-    problem = dataset.pose("given", None, Backflow(), "outputs")
-    problem.outputs(params._arrays, time_major, None, last, threads)
+    posed = dataset.pose(None, None, Backflow(), "outputs")
+    posed.outputs(params._arrays, dataset.time_major(o), None, last, threads)
     return o, last
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from .. import _validate
 from ..engine.dataset import checked
 from ..engine.params import Gradients, Params
+from .jvp import direction_of
 from .objective import Objective
-from .tangents import direction_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import ArrayLike
 
-    from .objective import Loss
+    from ..engine.losses import LossLike
 
 
 def hvp(
@@ -26,7 +26,7 @@ def hvp(
     y: Any,
     v: Params | Gradients,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,

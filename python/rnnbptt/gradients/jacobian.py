@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _validate
 from ..engine.dataset import Dataset, checked
-from .curvature import Layout
+from .layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -96,11 +96,10 @@ def output_jacobian(
         raise ValueError("wrt must name something to differentiate by")
     first, total = layout.without_holes()
     J = dataset.result("J", dataset.shape[2] * total)
-    view = _validate.time_major(J, dataset.batched, dataset.batch_first)
-    problem = dataset.pose("given", None)
+    posed = dataset.pose(None, None)
     theta = params.ravel()
     if layout.start is not None:
         start = np.zeros(layout.start, params.dtype) if dataset.start is None else dataset.start
         theta = np.concatenate([theta, start.ravel()])
-    problem.jacobian(theta, layout.terms, first, total, view, threads)
+    posed.jacobian(theta, layout.terms, first, total, dataset.time_major(J), threads)
     return J.reshape(*J.shape[:-1], dataset.shape[2], total)

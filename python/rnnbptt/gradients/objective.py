@@ -1,37 +1,47 @@
-"""The loss of a data set as a function of the parameters, and its gradients."""
+"""The loss of a data set as a function of the parameters, and its derivatives."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import _validate
 from ..engine import truncation
-from ..engine.dataset import Backflow, Dataset, checked
+from ..engine.dataset import Dataset, checked
+from ..engine.losses import checked_loss
 from ..engine.params import Params
-from ..engine.trajectories import outputs
-from ..engine.truncation import Randomized, Sliding, backflow
-from .curvature import Curvature, Layout
-from .sliding import sliding
+from ..engine.truncation import Randomized
+from .curvature import Curvature, GaussNewton, check_loss
+from .layout import Layout
+from .problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    from .. import _core
     from .._validate import FloatArray
+    from ..engine.losses import LossLike
     from ..engine.params import Gradients
     from ..engine.truncation import Truncation
 
-    CallableLoss = Callable[[NDArray[Any], Any], tuple[float, ArrayLike]]
-    Loss = Literal["mse", "squared_error", "cross_entropy"] | CallableLoss
 
-LOSSES = ("mse", "squared_error", "cross_entropy")
+#: What an objective is made of, and made of again from a pickle. Pickles of version 0.1 hold more.
+_ARGUMENTS = ("_x", "_y", "_loss", "_like", "_truncate", "_threads", "_options")
 
 
-class Objective(Curvature):
+class Vectors(NamedTuple):
+    """What an objective knows where it was told what its parameters are like."""
+
+    layout: Layout
+    problem: Problem
+    curvature: Curvature
+    #: Whether the extension serves `Objective.flat` alone.
+    alone: bool
+
+
+class Objective:
     r"""Loss and gradients of one data set, with data checked once and memory kept between calls.
 
     .. math::
@@ -98,7 +108,7 @@ class Objective(Curvature):
         x: ArrayLike,
         y: Any,
         *,
-        loss: Loss = "mse",
+        loss: LossLike = "mse",
         like: Params | None = None,
         h0: ArrayLike | None = None,
         weights: ArrayLike | None = None,
@@ -110,39 +120,22 @@ class Objective(Curvature):
         num_threads: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        if callable(loss):
-            for name, value in (("weights", weights), ("mask", mask)):
-                if value is not None:
-                    raise ValueError(
-                        f"{name} must be None when loss is a function: weigh the steps inside it"
-                    )
-        else:
-            _validate.choice("loss", loss, LOSSES)
-        self._loss: Loss = loss
+        self._step_loss = checked_loss(loss, weights, mask)
+        self._loss = loss
         self._x, self._y = x, y
-        self._options: dict[str, Any] = {
-            "h0": h0,
-            "weights": weights,
-            "lengths": lengths,
-            "mask": mask,
-            "batch_first": batch_first,
-            "wrt": wrt,
-            "memory_limit": memory_limit,
-        }
+        self._options: dict[str, Any] = {"h0": h0, "weights": weights, "lengths": lengths, "mask": mask}
+        self._options |= {"batch_first": batch_first, "wrt": wrt, "memory_limit": memory_limit}
         self._truncate = truncation.checked(truncate)
         self._threads = _validate.num_threads(num_threads)
-        # Set and read as one, so that threads with parameters of different kinds do not mix them up.
-        self._bound: tuple[Dataset, _core.Problem | None] | None = None
+        self._bound: Problem | None = None
         self._like = like
-        self._flat: tuple[_core.Problem, _core._Terms] | None = None
-        self._layout: Layout | None = None
+        self._vectors: Vectors | None = None
         if like is not None:
-            dataset, problem = self._bind(checked(like, "like"))
-            self._layout = Layout(like, dataset)
-            alone = not isinstance(truncate, Randomized)
-            if problem is not None and alone and not self._layout.holes:
-                # The extension serves flat() alone.
-                self._flat = (problem, self._layout.terms)
+            problem = self._bind(checked(like, "like"))
+            layout = Layout(like, problem.dataset)
+            # The extension serves flat() alone, where it can.
+            alone = problem.native is not None and not isinstance(truncate, Randomized) and not layout.holes
+            self._vectors = Vectors(layout, problem, Curvature(problem, layout), alone)
 
     def __call__(self, params: Params) -> tuple[float, Gradients]:
         """Evaluate the loss and its gradients.
@@ -158,10 +151,7 @@ class Objective(Curvature):
         gradients : Gradients
             New arrays of the parameters' dtype; ``None`` for what was not asked for.
         """
-        dataset, problem = self._bind(params)
-        if problem is not None:
-            return _pulled(dataset, problem, params, self._threads, self._truncate)
-        return self._with_callers_loss(params, None, dataset)
+        return self._bind(params).loss_and_gradients(params, self._threads)
 
     def flat(self, theta: ArrayLike) -> tuple[float, FloatArray]:
         """Evaluate the loss and its gradient at a vector, as ``scipy.optimize.minimize(jac=True)`` asks.
@@ -179,213 +169,228 @@ class Objective(Curvature):
         gradient : ndarray, shape of `theta`
             A new array in the same order, with zeros for parameters that `wrt` leaves out.
         """
+        vectors = self._vectors
         # What is more than an array may mean more: a mask, for one.
-        if self._flat is not None and type(theta) is np.ndarray:
-            bound, terms = self._flat
-            result = bound.flat(theta, terms, self._threads)
+        if vectors is not None and vectors.alone and type(theta) is np.ndarray:
+            result = vectors.problem.posed.flat(theta, vectors.layout.terms, self._threads)
             if result is not None:
                 return result
-        layout, vector, dataset, problem = self._at(theta)
-        if problem is None or isinstance(self._truncate, Randomized):
+        layout, problem, _, _ = self._laid_out()
+        vector = layout.vector("theta", theta)
+        if problem.native is None or isinstance(self._truncate, Randomized):
             params, h0 = layout.unpack(vector)
-            if problem is None:
-                loss, gradients = self._with_callers_loss(params, h0, dataset)
-            else:
-                if h0 is not None:
-                    dataset = dataset.starting_at(h0)
-                    problem = self._posed(dataset)
-                loss, gradients = _pulled(dataset, problem, params, self._threads, self._truncate)
+            loss, gradients = problem.starting_at(h0).loss_and_gradients(params, self._threads)
             return loss, layout.join(gradients)
-        result = problem.flat(vector, layout.terms, self._threads)
+        result = problem.native.flat(vector, layout.terms, self._threads)
         assert result is not None
         layout.clear_holes(result[1])
         return result
 
-    def _bind(self, params: Params) -> tuple[Dataset, _core.Problem | None]:
-        """Return the data checked against parameters of this kind, and what the extension made of them."""
+    def pack(self, params: Params, h0: ArrayLike | None = None) -> FloatArray:
+        """Write parameters, and the initial state where `wrt` names it, into one vector ``theta``.
+
+        Parameters
+        ----------
+        params : Params
+            Parameters of the kind of `like`.
+        h0 : array_like, shape (B, h) or (h,), optional
+            Initial state; when absent that of the objective. To be left out where `wrt` does not name it.
+
+        Returns
+        -------
+        ndarray, shape (like.size,) or (like.size + h0.size,)
+            What `flat`, `residuals`, `jac`, `gauss_newton` and `hessp` take.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or `like` was not given to the objective.
+        """
+        layout, problem, _, _ = self._laid_out()
+        return layout.pack(checked(params), h0, problem.dataset.start)
+
+    def unpack(self, theta: ArrayLike) -> tuple[Params, FloatArray | None]:
+        """Take the vector ``theta`` apart: the reverse of `pack`.
+
+        Parameters
+        ----------
+        theta : array_like, shape (like.size,) or (like.size + h0.size,)
+
+        Returns
+        -------
+        params : Params
+        h0 : ndarray, shape (B, h) or (h,), or None
+            ``None`` where `wrt` does not name it. Both share memory with `theta` where dtype and layout
+            allow.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `theta` does not fit, or `like` was not given to the objective.
+        """
+        layout = self._laid_out().layout
+        return layout.unpack(layout.vector("theta", theta))
+
+    def residuals(self, theta: ArrayLike) -> FloatArray:
+        r"""Evaluate the residuals that the loss is half the sum of squares of, as SciPy's least_squares asks.
+
+        .. math::
+
+            r_{t,b} = \sqrt{c \, w_{t,b} / \textstyle\sum w} \; (o_{t,b} - y_{t,b}), \qquad
+            L = \tfrac12 \sum r^2
+
+        with c = 1 for ``"squared_error"`` and c = 2/q for ``"mse"``: SciPy's ``cost`` is L itself.
+
+        Parameters
+        ----------
+        theta : array_like
+            As for `flat`.
+
+        Returns
+        -------
+        ndarray, shape (T * B * q,)
+            A new array, in the order of ``y.ravel()``. Steps that do not count are exactly zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `theta` does not fit, `like` was not given, or the loss is no sum of squares.
+        """
+        check_loss("residuals", self._step_loss, self._truncate, squares=True)
+        layout, _, curvature, _ = self._laid_out()
+        return curvature.residuals(layout.vector("theta", theta), self._threads)
+
+    def jac(self, theta: ArrayLike) -> FloatArray:
+        """Evaluate the derivative of the residuals by ``theta``, as `scipy.optimize.least_squares` asks.
+
+        Parameters
+        ----------
+        theta : array_like
+            As for `flat`.
+
+        Returns
+        -------
+        ndarray, shape (T * B * q, n)
+            A new array; rows as in `residuals`, columns as in `theta`. Columns of parameters that `wrt`
+            leaves out, and rows of steps that do not count, are exactly zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `residuals`.
+        MemoryError
+            If the matrix cannot be had; the message names the bytes. `gauss_newton` never forms it.
+        """
+        check_loss("jac", self._step_loss, self._truncate, squares=True)
+        layout, _, curvature, _ = self._laid_out()
+        return curvature.jacobian(layout.vector("theta", theta), self._threads)
+
+    def gauss_newton(self, theta: ArrayLike) -> GaussNewton:
+        r"""Evaluate loss, gradient and Gauss-Newton matrix.
+
+        .. math::
+
+            G = \sum_{t,b} \frac{w_{t,b}}{\sum w} \,
+                \left(\frac{\partial o_{t,b}}{\partial\theta}\right)^T
+                \frac{\partial^2 l}{\partial o_{t,b}^2} \,
+                \frac{\partial o_{t,b}}{\partial\theta}
+
+        This is ``J^T J`` of `jac` for the squared losses, and the generalised Gauss-Newton matrix [1]_ with
+        ``diag(p) - p p^T``, ``p = softmax(o)``, in the middle for the cross entropy. It is summed up in
+        windows of time: beside the trajectory and the result, some megabytes of memory do for any T.
+
+        Parameters
+        ----------
+        theta : array_like
+            As for `flat`.
+
+        Returns
+        -------
+        GaussNewton
+            ``(loss, gradient, matrix)``; loss and gradient are those of `flat`. Rows and columns of
+            parameters that `wrt` leaves out are zero.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `theta` does not fit, `like` was not given, or the loss is a function, whose second
+            derivative is not known.
+        MemoryError
+            If the matrix cannot be had; the message names the bytes.
+
+        References
+        ----------
+        .. [1] N. N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent",
+           Neural Computation 14 (2002), 1723-1738.
+        """
+        check_loss("gauss_newton", self._step_loss, self._truncate, squares=False)
+        layout, _, curvature, _ = self._laid_out()
+        vector = layout.vector("theta", theta)
+        matrix = curvature.gauss_newton(vector, self._threads)
+        return GaussNewton(*self.flat(vector), matrix)
+
+    def hessp(self, theta: ArrayLike, v: ArrayLike) -> FloatArray:
+        r"""Multiply the Hessian of the loss by a vector, as ``scipy.optimize.minimize(hessp=...)`` asks.
+
+        .. math::
+
+            H v = \nabla_\theta \langle \nabla_\theta L, v \rangle
+
+        Parameters
+        ----------
+        theta : array_like
+            As for `flat`.
+        v : array_like, shape of `theta`
+            Direction. Entries of parameters that `wrt` leaves out count as zero.
+
+        Returns
+        -------
+        ndarray, shape of `theta`
+            H v, exact; zero for parameters that `wrt` leaves out.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, `like` was not given, or the loss is a function, whose second
+            derivative is not known.
+
+        Notes
+        -----
+        The gradient of a model of twice the size, half of whose numbers are zero or there twice: about the
+        time of two to four gradients.
+        """
+        check_loss("hessp", self._step_loss, self._truncate, squares=False)
+        layout, _, curvature, _ = self._laid_out()
+        # As in `flat`: what is more than an array may mean more.
+        if type(theta) is np.ndarray and type(v) is np.ndarray and not layout.holes:
+            product = curvature.hessian_product(theta, v, self._threads)
+            if product is not None:
+                return product
+        vector, along = layout.vector("theta", theta), layout.vector("v", v)
+        if layout.holes:
+            along = layout.clear_holes(along.copy())
+        product = curvature.hessian_product(vector, along, self._threads)
+        assert product is not None
+        return layout.clear_holes(product)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name in _ARGUMENTS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        x, y, loss, like, truncate, num_threads, options = (state[name] for name in _ARGUMENTS)
+        threads = num_threads or None
+        self.__init__(x, y, loss=loss, like=like, truncate=truncate, num_threads=threads, **options)  # type: ignore[misc]
+
+    def _bind(self, params: Params) -> Problem:
+        """Return the problem for parameters of this kind."""
+        # Read once and set as one, so that threads with parameters of different kinds do not mix them up.
         bound = self._bound
-        if bound is None or not (isinstance(params, Params) and bound[0].fits(params)):
+        if bound is None or not (isinstance(params, Params) and bound.dataset.fits(params)):
             dataset = Dataset(checked(params), self._x, **self._options)
-            bound = self._bound = (dataset, None if callable(self._loss) else self._posed(dataset))
+            bound = self._bound = Problem(dataset, self._step_loss, self._y, self._truncate)
         return bound
 
-    def _posed(self, dataset: Dataset) -> _core.Problem:
-        assert not callable(self._loss)
-        targets = dataset.targets(self._loss, self._y)
-        return dataset.pose(self._loss, targets, backflow(self._truncate, dataset))
-
-    def _with_callers_loss(
-        self, params: Params, h0: FloatArray | None, dataset: Dataset
-    ) -> tuple[float, Gradients]:
-        assert callable(self._loss)
-        dataset = dataset.starting_at(h0)
-        L, d_o = answer_of(self._loss, outputs(params, dataset, self._threads), self._y)
-        L = _validate.number("L", L)
-        d_o = dataset.outputs_like("d_o", d_o)
-        problem = dataset.pose("given", d_o, backflow(self._truncate, dataset))
-        return L, _pulled(dataset, problem, params, self._threads, self._truncate)[1]
-
-
-def answer_of(loss: Any, o: FloatArray, y: Any) -> tuple[Any, Any]:
-    """Ask a loss of the caller's for ``L`` and ``d_o``, unchecked but for being two."""
-    answer = loss(o, y)
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
-    return answer
-
-
-def _pulled(
-    dataset: Dataset, problem: _core.Problem, params: Params, threads: int, truncate: Truncation | None
-) -> tuple[float, Gradients]:
-    """Compute loss and gradients, truncated or not, of a problem posed with `backflow(truncate, ...)`."""
-    if isinstance(truncate, Sliding):
-        return sliding(dataset, problem, params, threads, truncate.tau)
-    cuts = truncate.cuts(dataset.steps, dataset.batch) if isinstance(truncate, Randomized) else None
-    return dataset.gradients(problem, params, threads, cuts=cuts)
-
-
-def loss_and_grad(
-    params: Params,
-    x: ArrayLike,
-    y: Any,
-    *,
-    loss: Loss = "mse",
-    h0: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    lengths: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    batch_first: bool = False,
-    wrt: Collection[str] | None = None,
-    truncate: Truncation | None = None,
-    num_threads: int | None = None,
-    memory_limit: int | None = None,
-) -> tuple[float, Gradients]:
-    r"""Evaluate the loss of a linear RNN and its exact gradients by backpropagation through time.
-
-    .. math::
-
-        g_t = W_{qh}^T \, \partial L / \partial o_t + W_{hh}^T g_{t+1}, \qquad
-        \partial L / \partial W_{hh} = \sum_t g_t h_{t-1}^T, \quad
-        \partial L / \partial W_{hx} = \sum_t g_t x_t^T
-
-    Parameters
-    ----------
-    params : Params
-        Weights; their dtype is the dtype of every result.
-    x, y, loss, h0, weights, lengths, mask, batch_first, wrt, truncate, num_threads, memory_limit
-        As for `Objective`, which is the better choice for more than one call on the same data.
-
-    Returns
-    -------
-    loss : float
-        L.
-    gradients : Gradients
-        New arrays; ``None`` for what was not asked for.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument does not fit; the message names it, what was expected and what came.
-    MemoryError
-        If memory cannot be had; the message names the bytes.
-
-    See Also
-    --------
-    rnnbptt.reference.loss_and_grad : the same as equations in NumPy.
-
-    Examples
-    --------
-    >>> import numpy as np, rnnbptt
-    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[2.0]])
-    >>> loss, gradients = rnnbptt.loss_and_grad(params, [[1.0], [1.0]], [[0.0], [0.0]], loss="squared_error")
-    >>> loss, gradients.W_hh
-    (3.25, array([[3.]]))
-    """
-    objective = Objective(
-        x,
-        y,
-        loss=loss,
-        h0=h0,
-        weights=weights,
-        lengths=lengths,
-        mask=mask,
-        batch_first=batch_first,
-        wrt=wrt,
-        truncate=truncate,
-        num_threads=num_threads,
-        memory_limit=memory_limit,
-    )
-    return objective(params)
-
-
-def vjp(
-    params: Params,
-    x: ArrayLike,
-    d_o: ArrayLike,
-    h0: ArrayLike | None = None,
-    *,
-    d_hT: ArrayLike | None = None,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    wrt: Collection[str] | None = None,
-    truncate: Truncation | None = None,
-    num_threads: int | None = None,
-    memory_limit: int | None = None,
-) -> Gradients:
-    """Pull ``d_o = dL/do`` back to parameters, initial state and inputs: BPTT for a loss of your own.
-
-    Parameters
-    ----------
-    params : Params
-        Weights; their dtype is the dtype of every result.
-    x : array_like, shape (T, B, d) or (T, d)
-        Inputs.
-    d_o : array_like, shape (T, B, q) or (T, q)
-        Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
-    d_hT : array_like, shape (B, h) or (h,), optional
-        Derivative of the loss by the last state of each sequence other than through `d_o`: by what was
-        computed from that state afterwards. Zero when absent. Time is lifted in chunks of L steps only
-        where L divides every length. Not to be had with `truncate`.
-    h0, lengths, batch_first, wrt, truncate, num_threads, memory_limit
-        As for `Objective`.
-
-    Returns
-    -------
-    Gradients
-        The vector-Jacobian product of the map from parameters (and h0, x) to outputs and last state.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument does not fit; the message names it.
-
-    Examples
-    --------
-    A sequence in two windows: the gradient by the state they share is carried from the later to the earlier.
-
-    >>> import numpy as np, rnnbptt
-    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[2.0]])
-    >>> x, d_o = np.ones((6, 1)), np.ones((6, 1))
-    >>> h3 = rnnbptt.forward(params, x[:3]).hidden[-1]
-    >>> late = rnnbptt.vjp(params, x[3:], d_o[3:], h3, wrt=("W_hh", "h0"))
-    >>> early = rnnbptt.vjp(params, x[:3], d_o[:3], d_hT=late.h0)
-    >>> early.W_hh + late.W_hh == rnnbptt.vjp(params, x, d_o).W_hh
-    array([[ True]])
-    """
-    dataset = Dataset(
-        checked(params),
-        x,
-        h0,
-        lengths=lengths,
-        batch_first=batch_first,
-        wrt=wrt,
-        memory_limit=memory_limit,
-    )
-    threads = _validate.num_threads(num_threads)
-    truncation.checked(truncate)
-    if d_hT is not None and truncate is not None:
-        raise ValueError("d_hT must be None when gradients are truncated")
-    targets, last = dataset.outputs_like("d_o", d_o), dataset.state("d_hT", d_hT)
-    back = backflow(truncate, dataset) if last is None else Backflow(d_hT=last)
-    problem = dataset.pose("given", targets, back)
-    return _pulled(dataset, problem, params, threads, truncate)[1]
+    def _laid_out(self) -> Vectors:
+        if self._vectors is None:
+            raise ValueError("like must be given to Objective(...), or flat(theta) knows no shapes")
+        return self._vectors

@@ -10,6 +10,7 @@ import numpy as np
 from .. import _validate
 from ..engine.dataset import Dataset, checked
 from ..engine.runtime import build_info, get_num_threads
+from .problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -138,12 +139,10 @@ def explain(
     )
     threads = _validate.num_threads(num_threads)
     # The same zeros at every step: the schedule does not look at values.
-    zeros = np.broadcast_to(
-        np.zeros(params.shape[2], params.dtype), (dataset.steps, dataset.batch, params.shape[2])
-    )
-    problem = dataset.pose("given", zeros)
-    dataset.gradients(problem, params, threads)
-    taken = problem.taken()
+    shape = (*np.shape(x)[:-1], params.shape[2])
+    problem = Problem(dataset, None, np.broadcast_to(np.zeros((), params.dtype), shape))
+    problem.loss_and_gradients(params, threads)
+    taken = problem.posed.taken()
     longest = dataset.steps if dataset.lengths is None else int(dataset.lengths.max())
     L = taken["L"]
     return Schedule(

@@ -1,7 +1,7 @@
-"""Gradients that look back exactly tau states.
+"""Gradients of inputs that look back exactly tau states, summed up without a difference.
 
-The engine takes them as differences of two gradients (`cpp/core/sliding.hpp` says how). A difference is not
-finite where either of its terms is not, be it behind the window: gradients of inputs are then summed up here.
+The engine takes windows of tau states as differences of two gradients (cpp/core/sliding says how). A
+difference is not finite where either of its terms is not, be it behind the window: then these are right.
 """
 
 from __future__ import annotations
@@ -10,45 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import _validate
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .. import _core
     from .._validate import FloatArray
-    from ..engine.dataset import Dataset
-    from ..engine.params import Gradients, Params
+    from ..engine.params import Params
 
 
-def sliding(
-    dataset: Dataset, problem: _core.Problem, params: Params, threads: int, tau: int
-) -> tuple[float, Gradients]:
-    """Compute the loss, and the gradients that look back `tau` states.
-
-    Parameters
-    ----------
-    dataset, problem
-        The data, and what the extension made of them and of `tau`.
-    params : Params
-    threads : int
-    tau : int
-        States in a window, at least 1.
-    """
-    if "x" not in dataset.wrt or tau > dataset.steps:
-        return dataset.gradients(problem, params, threads)
-    d_o = _validate.allocate("d_o", (dataset.steps, dataset.batch, params.shape[2]), params.dtype)
-    loss, gradients = dataset.gradients(problem, params, threads, d_o)
-    assert gradients.x is not None
-    if not np.isfinite(gradients.x).all():
-        d_x = _validate.time_major(gradients.x, dataset.batched, dataset.batch_first)
-        with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
-            d_x[...] = _windows_of_x(params, d_o, tau)
-    return loss, gradients
-
-
-def _windows_of_x(params: Params, d_o: FloatArray, tau: int) -> NDArray[np.float64]:
-    """Return the gradients of inputs from windows summed up without a difference: (T, B, d)."""
+def lag_windows_of_x(params: Params, d_o: FloatArray, tau: int) -> NDArray[np.float64]:
+    """Return ``d_x`` of losses that look back at `tau` states: (T, B, d)."""
     e = d_o.astype(np.float64) @ params.W_qh
     steps = len(e)
     # Sums over n losses, n = 1, 2, 4, ...: those that tau is made of are joined.

@@ -12,13 +12,14 @@ from ..engine.params import Gradients
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
 from .model import Model, as_given, initial_state, states
-from .problem import Array, Loss, Problem, kept, pose, running_steps
+from .problem import Array, Problem, kept, pose, running_steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from ..engine.losses import LossLike
     from ..engine.params import Params
     from ..engine.truncation import Truncation
 
@@ -32,7 +33,7 @@ def loss_and_grad(
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
@@ -99,7 +100,7 @@ def oracle(
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,

@@ -6,13 +6,16 @@ outputs have; l itself is formed in float64 at least, because L is a sum of very
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from ..engine.losses import Loss
+
 Array = NDArray[Any]
-LossName = Literal["squared_error", "mse", "cross_entropy"]
 
 
 def widest(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -56,17 +59,23 @@ def cross_entropy(o: Array, y: Array) -> tuple[Array, Array]:
     return step_loss, dl.astype(o.dtype, copy=False)
 
 
-STEP_LOSSES = {"squared_error": squared_error, "mse": mse, "cross_entropy": cross_entropy}
+#: Formulas of their own for the names that `rnnbptt` knows. One with a parameter gets it behind o and y.
+STEP_LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
+    "squared_error": squared_error,
+    "mse": mse,
+    "cross_entropy": cross_entropy,
+}
 
 
-def weighted_mean(name: LossName, o: Array, y: Array, w: Array) -> tuple[Any, Array]:
+def weighted_mean(loss: Loss, o: Array, y: Array, w: Array) -> tuple[Any, Array]:
     """Evaluate equations (3) and (4): ``L = (1/sum w) sum w l`` and ``d_o = (w / sum w) dl/do``.
 
     A step of weight zero is left out, not multiplied by zero: its target may be anything, NaN included.
 
     Parameters
     ----------
-    name : {"squared_error", "mse", "cross_entropy"}
+    loss : Loss
+        Its name and parameter are read, no more.
     o : ndarray, shape (T, B, q)
     y : ndarray, shape (T, B, q), or (T, B) of class labels
     w : ndarray, shape (T, B)
@@ -78,7 +87,8 @@ def weighted_mean(name: LossName, o: Array, y: Array, w: Array) -> tuple[Any, Ar
     d_o : ndarray, shape (T, B, q)
         Of the dtype of `o`.
     """
-    step_loss, dl = STEP_LOSSES[name](o, y)
+    parameters = () if loss.parameter is None else (loss.parameter,)
+    step_loss, dl = STEP_LOSSES[loss.name](o, y, *parameters)
     counts = w > 0
     wide = w.astype(widest(w.dtype), copy=False)
     share = wide / wide.sum()  # each step's share of the mean

@@ -22,13 +22,14 @@ import numpy as np
 from .. import _validate
 from ..engine.params import Gradients
 from .gradients import as_gradients, chosen
-from .problem import Array, Loss, Problem, pose
+from .problem import Array, Problem, pose
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from numpy.typing import ArrayLike
 
+    from ..engine.losses import LossLike
     from ..engine.params import Params
 
 NumericalMethod = Literal["complex_step", "finite_difference"]
@@ -72,7 +73,7 @@ def directional_derivative(
     y: Any,
     direction: Gradients,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
@@ -139,7 +140,7 @@ def numerical_gradient(
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,

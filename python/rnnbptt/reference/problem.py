@@ -6,14 +6,14 @@ oracle must answer the question that was asked, for the numbers as they were rou
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
-from .losses import STEP_LOSSES, LossName, weighted_mean
+from ..engine.losses import CallersLoss, Loss, LossLike, checked_loss
+from .losses import weighted_mean
 from .model import Model, as_given, initial_state, outputs, states
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..engine.params import Params
 
 Array = NDArray[Any]
-LossFunction = Callable[[Array, Any], tuple[Any, "ArrayLike"]]
-Loss = LossName | LossFunction
 
 
 class Problem(NamedTuple):
@@ -37,13 +35,14 @@ class Problem(NamedTuple):
     """Weight of every step in the loss, (T, B): zero for a step that does not count."""
     running: NDArray[np.bool_] | None
     """Which steps are run at all, (T, B, 1); ``None`` when all are."""
-    loss: Loss
+    loss: Loss | CallersLoss
     batched: bool
     batch_first: bool
 
     def cast(self, dtype: np.dtype[Any]) -> Self:
         """Return the same problem, number for number, in another dtype."""
-        y = self.y.astype(dtype) if self.loss in ("mse", "squared_error") else self.y
+        numbers = isinstance(self.loss, Loss) and not self.loss.labels
+        y = self.y.astype(dtype) if numbers else self.y
         return self._replace(
             model=self.model.cast(dtype),
             x=self.x.astype(dtype),
@@ -65,15 +64,15 @@ class Problem(NamedTuple):
     def evaluate(self, o: Array) -> tuple[Any, Array]:
         """Evaluate the loss (3) and its derivative by the outputs (4)."""
         L, given = self._loss(o)
-        if not callable(self.loss):
+        if isinstance(self.loss, Loss):
             return L, given
         d_o = _validate.like_sequence("d_o", given, o.dtype, o.shape, self.batched, self.batch_first)
         return L, kept(d_o, self.running)
 
     def _loss(self, o: Array) -> tuple[Any, Any]:
-        if callable(self.loss):
-            return self.loss(as_given(o, self.batched, self.batch_first), self.y)
-        return weighted_mean(self.loss, o, self.y, self.w)
+        if isinstance(self.loss, Loss):
+            return weighted_mean(self.loss, o, self.y, self.w)
+        return self.loss(as_given(o, self.batched, self.batch_first), self.y)
 
 
 def kept(array: Array, running: NDArray[np.bool_] | None) -> Array:
@@ -93,7 +92,7 @@ def pose(
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
@@ -106,24 +105,19 @@ def pose(
     batch_first = _validate.boolean("batch_first", batch_first)
     inputs, batched = _validate.sequence("x", x, dtype, d, batch_first)
     T, B = inputs.shape[:2]
-    if callable(loss):
-        for name, value in (("weights", weights), ("mask", mask)):
-            if value is not None:
-                raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
-        target = y
-    else:
-        loss = cast("LossName", _validate.choice("loss", loss, STEP_LOSSES))
+    checked = checked_loss(loss, weights, mask)
     start = initial_state(params, h0, B, batched)
     combined, counts = _validate.step_weights(weights, lengths, mask, dtype, (T, B), batched, batch_first)
-    if loss == "cross_entropy":
+    if not isinstance(checked, Loss):
+        target = y
+    elif checked.labels:
         used = _validate.used_steps(combined, counts, T)
         target = _validate.labels(y, q, (T, B), batched, batch_first, used)
-    elif not callable(loss):
+    else:
         target = _validate.like_sequence("y", y, dtype, (T, B, q), batched, batch_first)
     running = running_steps(counts, T)
     w = np.ones((T, B), dtype) if combined is None else combined
     if running is not None:
         w = np.where(running[..., 0], w, 0)
-    return Problem(
-        Model.of(params), kept(inputs, running), target, start, w, running, loss, batched, batch_first
-    )
+    arrays = Model.of(params), kept(inputs, running), target, start, w, running
+    return Problem(*arrays, checked, batched, batch_first)

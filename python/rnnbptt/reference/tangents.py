@@ -18,13 +18,14 @@ from ..engine.params import Gradients
 from .gradients import FORMS, as_gradients, chosen
 from .model import as_given
 from .numerical import COMPLEX_STEP, moved, velocity_of
-from .problem import Array, Loss, pose
+from .problem import Array, pose
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import ArrayLike
 
+    from ..engine.losses import LossLike
     from ..engine.params import Params
 
 
@@ -77,7 +78,7 @@ def hvp(
     y: Any,
     v: Params | Gradients,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,

@@ -19,8 +19,8 @@ from .wide_range.scaled import Real, Scaled
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from ..engine.losses import LossLike
     from ..engine.params import Params
-    from ..gradients.objective import Loss
 
 #: Base-2 logarithms of the smallest normal number and of what no number reaches.
 _RANGES = {"float32": (-126, 128), "float64": (-1022, 1024)}
@@ -313,7 +313,7 @@ def gradient_flow(
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
@@ -394,7 +394,7 @@ def gradient_flow(
             threads=threads,
         )
         terms = LagTerms(data, chosen_lags(lags, data), threads)
-        by_step = terms.log2_state_gradients()
+        by_step = data.log2_state_gradients()
         W, P = data.params.W_hh, terms.P
         arriving = Backpropagated(W, P, data.d_o, data.used, threads)
         h = len(data.start[0])

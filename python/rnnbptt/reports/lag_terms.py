@@ -21,9 +21,9 @@ import numpy as np
 
 from .. import _core
 from ..engine.params import Params
-from ..gradients.objective import vjp
+from ..gradients.vjp import vjp
 from .cached import cached
-from .wide_range.chunked_recurrence import Chunk, ChunkedRecurrence
+from .wide_range.chunked_recurrence import Chunk
 from .wide_range.correlation import correlate
 from .wide_range.scaled import (
     TAME,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..engine.params import Gradients
-    from .problem import Data
+    from .problem import Problem
 
 #: Scalars of the contributions of some lags.
 _AT_ONCE = 2**18
@@ -70,8 +70,8 @@ class LagTerms:
 
     Attributes
     ----------
-    adjoint : ChunkedRecurrence
-        g_t = dL/dh_t in reversed time: its step r is ``g_{T+1-r}``.
+    problem : Problem
+        What they are the lags of.
     P : Scaled, (K, q, h)
         ``W_qh W_hh^k``.
     C : Scaled, (K, q, h)
@@ -80,30 +80,19 @@ class LagTerms:
         What lags from K on add to ``[d_W_hh | d_W_hx | d_b_h]``.
     """
 
-    def __init__(self, data: Data, lags: int, threads: int) -> None:
-        self.data, self.lags, self._threads = data, lags, threads
-        W, W_qh = data.params.W_hh, data.params.W_qh
-        h, q, B = len(W), len(W_qh), len(data.start)
-        chunk = data.recurrence.chunk
-        transposed = np.ascontiguousarray(W.T)
-        self.adjoint = ChunkedRecurrence(
-            transposed,
-            np.ascontiguousarray(W_qh.T),
-            np.zeros((1, h)),
-            Scaled(data.d_o.mantissa[::-1], data.d_o.exponent[::-1]),
-            np.zeros((B, h)),
-            threads,
-            chunk.length,
-            Scaled(np.ascontiguousarray(chunk.power.mantissa.T), chunk.power.exponent),
-        )
+    def __init__(self, problem: Problem, lags: int, threads: int) -> None:
+        self.problem, self.lags, self._threads = problem, lags, threads
+        W, W_qh = problem.params.W_hh, problem.params.W_qh
+        h, q = len(W), len(W_qh)
+        chunk = problem.recurrence.chunk
         P = moved_rows(W_qh, W, chunk, lags + 1, threads)
         self.P = Scaled(P.mantissa[:lags], P.exponent[:lags])
-        R = correlate(data.d_o, data.inputs, lags + 1, threads)
+        R = correlate(problem.d_o, problem.inputs, lags + 1, threads)
         self.R = Scaled(R.mantissa[:lags], R.exponent[:lags])
         rows = R.mantissa[1:lags].reshape(-1, R.mantissa.shape[2])
-        entering = product(rows, data.recurrence.columns.T, threads).reshape(lags - 1, q, h)
+        entering = product(rows, problem.recurrence.columns.T, threads).reshape(lags - 1, q, h)
         v = raw_if_tame(entering) if R.raw else normalised(entering, R.exponent[1:lags])
-        if data.start.any():
+        if problem.start.any():
             v = add(v, self._from_start(slice(lags - 1)))
         self.rest, last = self._beyond(Scaled(P.mantissa[lags], P.exponent[lags]))
         self.C = scan(normalised(W, axes=2), v, last, threads, reverse=True)
@@ -186,15 +175,11 @@ class LagTerms:
                 so_far = normalised(sums[0], top, axes=2)
                 yield Contributions(first + start, Scaled(sums, np.full_like(some.exponent, top)))
 
-    def log2_state_gradients(self) -> Real:
-        """Return ``log2 ||g_t||`` as (T, B)."""
-        return self.adjoint.log2_norms()[::-1]
-
     def _from_start(self, lags: slice) -> Scaled:
         """Return ``dL/do_{k+1} h_0^T``, summed over the batch, for lags k: (lags, q, h)."""
-        some = Scaled(self.data.d_o.mantissa[lags], self.data.d_o.exponent[lags])
+        some = Scaled(self.problem.d_o.mantissa[lags], self.problem.d_o.exponent[lags])
         top = some.exponent.max(axis=1)
-        products = some.at(top[:, np.newaxis]).swapaxes(1, 2) @ self.data.start
+        products = some.at(top[:, np.newaxis]).swapaxes(1, 2) @ self.problem.start
         return normalised(products, np.repeat(top[:, np.newaxis], products.shape[1], axis=1))
 
     def _beyond(self, outer: Scaled) -> tuple[Scaled, Scaled]:
@@ -202,26 +187,26 @@ class LagTerms:
 
         The former is ``(W_hh^T)^K sum_s g_{s+K} [h_{s-1} | x_s | 1]^T``; `outer` is ``W_qh W_hh^K``.
         """
-        data, K = self.data, self.lags
-        T = len(data.inputs)
-        q, h = data.params.W_qh.shape
+        problem, K = self.problem, self.lags
+        T = len(problem.inputs)
+        q, h = problem.params.W_qh.shape
         last = self._from_start(slice(K - 1, K))
         last = Scaled(last.mantissa[0], last.exponent[0])
-        rest = normalised(np.zeros((h, h + data.inputs.shape[2])), axes=2)
+        rest = normalised(np.zeros((h, h + problem.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if data.raw and self.adjoint.raw:
+        if problem.raw and problem.adjoint.raw:
             # A gradient at the same states, of a model that reads them out by W_qh W_hh^K.
             top = outer.exponent.max()
-            W_hx, W_hh, b_h = data.params.W_hx, data.params.W_hh, data.params.b_h
+            W_hx, W_hh, b_h = problem.params.W_hx, problem.params.W_hh, problem.params.b_h
             d = W_hx.shape[1]
-            x, d_o = data.inputs[: T - K, :, :d], data.d_o.mantissa[K:]
+            x, d_o = problem.inputs[: T - K, :, :d], problem.d_o.mantissa[K:]
             params = Params(W_hx, W_hh, outer.at(np.full_like(outer.exponent, top)), b_h)
-            gradients = vjp(params, x, d_o, data.start, num_threads=self._threads or None)
+            gradients = vjp(params, x, d_o, problem.start, num_threads=self._threads or None)
             assert gradients.W_qh is not None
             return normalised(side_by_side(gradients), top, axes=2), add(last, normalised(gradients.W_qh))
-        before = raw_if_tame(data.start[np.newaxis])
-        forward = data.recurrence.forward
+        before = raw_if_tame(problem.start[np.newaxis])
+        forward = problem.recurrence.forward
         for first in range(0, T - K, forward.window_length):
             stop = min(first + forward.window_length, T - K)
             hidden = forward.window(first, stop).hidden
@@ -229,19 +214,19 @@ class LagTerms:
             rows = Scaled(np.concatenate([before.mantissa, hidden.mantissa]), top)
             before = Scaled(rows.mantissa[-1:], top[-1:])
             # Step r of the adjoint is g_{T+1-r}: backwards, from g_{stop+K} to g_{first+1+K}.
-            g = self.adjoint.window(T - stop - K, T - first - K).hidden
+            g = problem.adjoint.window(T - stop - K, T - first - K).hidden
             g = Scaled(g.mantissa[::-1], g.exponent[::-1])
-            inputs = raw_if_tame(data.inputs[first:stop])
+            inputs = raw_if_tame(problem.inputs[first:stop])
             by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]), self._threads)
             by_input = contract(g, inputs, self._threads)
             both = np.maximum(by_state.exponent, by_input.exponent)
             joined = np.concatenate([by_state.at(both), by_input.at(both)], axis=1)
             rest = add(rest, normalised(joined, both))
             later = slice(first + K, stop + K)
-            e = Scaled(data.d_o.mantissa[later], data.d_o.exponent[later])
+            e = Scaled(problem.d_o.mantissa[later], problem.d_o.exponent[later])
             read_out = contract(e, Scaled(rows.mantissa[1:], top[1:]), self._threads)
             last = add(last, normalised(read_out.mantissa, np.full(q, read_out.exponent)))
-        return self.adjoint.propagated(rest, K), last
+        return problem.adjoint.propagated(rest, K), last
 
 
 def side_by_side(gradients: Gradients) -> Real:

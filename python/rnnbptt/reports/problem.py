@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import _validate
 from ..engine.dataset import Dataset, checked
+from ..engine.losses import CallersLoss, Loss, SumOfSquares, answer_of, checked_loss
 from ..engine.params import Params
 from ..engine.trajectories import outputs
-from ..gradients.objective import LOSSES, answer_of
 from .cached import cached
 from .wide_range.chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
 from .wide_range.scaled import Real, Scaled, add, normalised, raw_if_tame, vanishing
@@ -19,15 +19,15 @@ from .wide_range.scaled import Real, Scaled, add, normalised, raw_if_tame, vanis
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ..gradients.objective import Loss
+    from ..engine.losses import LossLike
 
 #: Lags that are looked at where the caller does not say.
 DEFAULT_LAGS = 1000
 
 
 @dataclass(frozen=True)
-class Data:
-    """A checked problem in float64, time-major: (T, B, ...)."""
+class Problem:
+    """A checked problem in float64, time-major: (T, B, ...); its recurrence forwards and backwards."""
 
     params: Params
     inputs: Real
@@ -46,6 +46,15 @@ class Data:
     def raw(self) -> bool:
         """Whether all states are ordinary numbers."""
         return self.plain or self.recurrence.forward.raw
+
+    @cached
+    def adjoint(self) -> ChunkedRecurrence:
+        """``g_t = dL/dh_t`` in reversed time: its step r is ``g_{T+1-r}``."""
+        return self.recurrence.adjoint(self.d_o)
+
+    def log2_state_gradients(self) -> Real:
+        """Return ``log2 ||g_t||`` as (T, B)."""
+        return self.adjoint.log2_norms()[::-1]
 
 
 @dataclass(frozen=True)
@@ -75,31 +84,43 @@ class Recurrence:
         length, power = self.chunk.length, self.chunk.power
         return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, length, power)
 
+    def adjoint(self, d_o: Scaled, read_out: Real | None = None) -> ChunkedRecurrence:
+        """Return ``g_t = W_qh^T d_o_t + W_hh^T g_{t+1}`` in reversed time: its step r is ``g_{T+1-r}``.
+
+        Its outputs are ``read_out g_t``, of (m, h) and (h,): with ``W_hx^T``, what arrives at inputs.
+        """
+        W, W_qh, power = self.params.W_hh, self.params.W_qh, self.chunk.power
+        return ChunkedRecurrence(
+            np.ascontiguousarray(W.T),
+            np.ascontiguousarray(W_qh.T),
+            np.zeros((1, len(W))) if read_out is None else read_out,
+            Scaled(d_o.mantissa[::-1], d_o.exponent[::-1]),
+            np.zeros_like(self.start),
+            self.threads,
+            self.chunk.length,
+            Scaled(np.ascontiguousarray(power.mantissa.T), power.exponent),
+        )
+
 
 def pose(
     params: Params,
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss,
+    loss: LossLike,
     h0: ArrayLike | None,
     weights: ArrayLike | None,
     lengths: ArrayLike | None,
     mask: ArrayLike | None,
     batch_first: bool,
     threads: int,
-) -> Data:
+) -> Problem:
     """Check a problem as `Objective` does, run it, and differentiate the loss by the outputs."""
-    if callable(loss):
-        for name, value in (("weights", weights), ("mask", mask)):
-            if value is not None:
-                raise ValueError(f"{name} must be None when loss is a function: weigh the steps inside it")
-    else:
-        _validate.choice("loss", loss, LOSSES)
+    step_loss = checked_loss(loss, weights, mask)
     dataset = Dataset(
         checked(params), x, h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
-    targets = None if callable(loss) else dataset.targets(loss, y)
+    targets = dataset.targets(step_loss, y) if isinstance(step_loss, Loss) else None
     T, B, h = dataset.steps, dataset.batch, params.shape[1]
     running = _validate.used_steps(None, dataset.lengths, T)
     used = _validate.used_steps(dataset.weights, dataset.lengths, T)
@@ -124,8 +145,8 @@ def pose(
     plain = o.raw and not _vanishing(o.mantissa, running)
     if not plain:
         o = _outputs(recurrence.forward, wide, x)
-    if callable(loss):
-        d_o = _callers_derivative(loss, o, y, dataset)
+    if not isinstance(step_loss, Loss):
+        d_o = _callers_derivative(step_loss, o, y, dataset)
     else:
         assert targets is not None
         if used is None and dataset.weights is None:
@@ -134,8 +155,8 @@ def pose(
             given = np.float64(1) if dataset.weights is None else dataset.weights.astype(np.float64)
             weight: Real = np.where(kept, given, 0.0)
             share = weight / weight.sum()
-        d_o = _derivative(loss, o, targets, share)
-    return Data(
+        d_o = _derivative(step_loss, o, targets, share)
+    return Problem(
         wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence
     )
 
@@ -158,9 +179,9 @@ def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:
     return o if direct is None else add(o, raw_if_tame(direct))
 
 
-def chosen_lags(lags: int | None, data: Data) -> int:
+def chosen_lags(lags: int | None, problem: Problem) -> int:
     """Return the number of lags to tell apart."""
-    T = len(data.inputs)
+    T = len(problem.inputs)
     if lags is None:
         return min(T, DEFAULT_LAGS)
     number = _validate.integer("lags", lags, 1)
@@ -175,24 +196,19 @@ def _finite(name: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{name} must be finite, not {array[where]} (an entry of the {name} that counts)")
 
 
-def _derivative(loss: str, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
-    """Return dL/do of a built-in loss; every step has its share of the mean."""
-    if loss == "cross_entropy":
-        k, label = np.arange(o.mantissa.shape[-1]), targets[..., np.newaxis]
-        mantissa = o.mantissa - o.mantissa.max(axis=-1, keepdims=True)
-        shifted = Scaled(mantissa, o.exponent).at(np.zeros_like(o.exponent))
-        odds = np.exp(shifted)
-        p = np.where(k == label, 0, odds / odds.sum(axis=-1, keepdims=True))
-        # p - 1 at the label is minus the sum of the others: no digits are lost.
-        dl = np.where(k == label, -p.sum(axis=-1, keepdims=True), p)
-        return raw_if_tame(share[..., np.newaxis] * dl)
-    residual = add(o, raw_if_tame(-targets))
-    factor = 2 / targets.shape[-1] if loss == "mse" else 1.0
-    d_o = residual.mantissa * (share[..., np.newaxis] * factor)
-    return raw_if_tame(d_o) if residual.raw else normalised(d_o, residual.exponent)
+def _derivative(loss: Loss, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
+    """Return dL/do of a loss that has a name; every step has its share of the mean."""
+    if isinstance(loss, SumOfSquares):  # linear in the residual, which may lie far beyond float64
+        residual = add(o, raw_if_tame(-targets))
+        d_o = residual.mantissa * (share[..., np.newaxis] * loss.factor(targets.shape[-1]))
+        return raw_if_tame(d_o) if residual.raw else normalised(d_o, residual.exponent)
+    if loss.shift_invariant:  # relative to the largest output, the others end in the range of float64 or at 0
+        o = Scaled(o.mantissa - o.mantissa.max(axis=-1, keepdims=True), o.exponent)
+    dl = loss.derivative(o.at(np.zeros_like(o.exponent)), targets)
+    return raw_if_tame(share[..., np.newaxis] * dl)
 
 
-def _callers_derivative(loss: Any, o: Scaled, y: Any, dataset: Dataset) -> Scaled:
+def _callers_derivative(loss: CallersLoss, o: Scaled, y: Any, dataset: Dataset) -> Scaled:
     outputs = o.at(np.zeros_like(o.exponent))
     if not np.isfinite(outputs).all():
         raise ValueError("loss must be the name of a loss where outputs exceed the range of float64")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .. import _validate
 from ..engine.params import Params
 from ..engine.truncation import Chunked, Randomized
-from ..gradients.objective import vjp
+from ..gradients.vjp import vjp
 from .lag_terms import LagTerms, side_by_side
 from .problem import chosen_lags, pose
 from .showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
@@ -21,8 +21,8 @@ from .wide_range.scaled import Real, Scaled
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from ..gradients.objective import Loss
-    from .problem import Data
+    from ..engine.losses import LossLike
+    from .problem import Problem
 
 METHODS = ("sliding", "chunked", "randomized")
 Method = Literal["sliding", "chunked", "randomized"]
@@ -201,7 +201,7 @@ def truncation_report(
     x: ArrayLike,
     y: Any,
     *,
-    loss: Loss = "mse",
+    loss: LossLike = "mse",
     h0: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
@@ -317,7 +317,7 @@ def truncation_report(
         )
 
 
-def _columns(data: Data) -> dict[str, slice]:
+def _columns(data: Problem) -> dict[str, slice]:
     """Return which columns of the contributions belong to which parameter."""
     d, h, _ = data.params.shape
     columns = {"all": slice(None), "W_hh": slice(h), "W_hx": slice(h, h + d)}
@@ -360,7 +360,7 @@ def _grid(T: int, K: int) -> NDArray[np.int64]:
 
 
 def _on_grid(
-    data: Data,
+    data: Problem,
     terms: LagTerms,
     total: Scaled,
     grid: NDArray[np.int64],
@@ -370,7 +370,7 @@ def _on_grid(
 ) -> tuple[Real, Real, Real]:
     """Return bias and cosine of detached blocks, and the relative deviation of randomised gradients."""
     bias, cosine, deviation = (np.full(len(grid), np.nan) for _ in range(3))
-    if not (data.raw and terms.adjoint.raw and data.d_o.raw):
+    if not (data.raw and data.adjoint.raw and data.d_o.raw):
         return bias, cosine, deviation
     d = data.params.shape[0]
     params = Params(data.params.W_hx, data.params.W_hh, data.params.W_qh, data.params.b_h)

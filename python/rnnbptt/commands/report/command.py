@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...gradients.objective import LOSSES
+from ...engine.losses import LOSSES
 from ...reports.flow import gradient_flow
 from ...reports.spectrum.analysis import spectral_report
 from ...reports.truncation import truncation_report

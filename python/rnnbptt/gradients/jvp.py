@@ -1,44 +1,21 @@
-r"""Tangents: how outputs and gradients change along a direction of the parameters.
-
-The tangent of a linear RNN is a linear RNN of twice the size. Differentiate both equations along a direction
-``(dW_hx, dW_hh, ...)``, and put the state h and its tangent h' one below the other:
-
-.. math::
-
-    \begin{pmatrix} h_t \\ h'_t \end{pmatrix}
-    = \begin{pmatrix} W_{hh} & 0 \\ dW_{hh} & W_{hh} \end{pmatrix}
-      \begin{pmatrix} h_{t-1} \\ h'_{t-1} \end{pmatrix}
-    + \begin{pmatrix} W_{hx} \\ dW_{hx} \end{pmatrix} x_t, \qquad
-    o'_t = \begin{pmatrix} dW_{qh} & W_{qh} \end{pmatrix} \begin{pmatrix} h_t \\ h'_t \end{pmatrix}
-
-So the engine that runs and differentiates one model runs and differentiates the other. The gradient of
-``sum_t dL/do_t . o'_t``, which is the derivative of the loss along the direction, is the product of the
-Hessian with the direction: forward over reverse [1]_, with nothing to be derived by hand.
-
-References
-----------
-.. [1] B. A. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6 (1994), 147-160.
-"""
+"""Tangents: how outputs change along a direction of the parameters, by the model of states and tangents."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import _validate
 from ..engine.dataset import Dataset, checked
 from ..engine.params import PARAMETERS, Gradients, Params
+from ..engine.tangent_model import doubled
 from ..engine.trajectories import outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from .._validate import FloatArray
-
-    Parts = Mapping[str, NDArray[Any]]
 
 
 def jvp(
@@ -115,27 +92,28 @@ def jvp(
     batch, (_, h, q) = dataset.batch, params.shape
     d_start = _validate.initial_state(d_h0, params.dtype, batch, h, dataset.batched, name="d_h0")
 
-    point = dict(params.items())
-    if d_start is not None or dataset.start is not None:
+    start = dataset.start
+    if d_start is not None or start is not None:
         zero = np.zeros((batch, h), params.dtype)
-        point["h0"] = zero if dataset.start is None else dataset.start
-        direction["h0"] = zero if d_start is None else d_start
-    both = doubled(point, direction)
+        start = zero if start is None else start
+        d_start = zero if d_start is None else d_start
+    moved = None
     if d_x is not None:
         shape = (dataset.steps, batch, params.shape[0])
         moved = _validate.like_sequence("d_x", d_x, params.dtype, shape, dataset.batched, dataset.batch_first)
-        dataset.inputs = np.concatenate([dataset.inputs, moved], axis=-1)
-        into = np.zeros((2 * h, params.shape[0]), params.dtype)
-        into[h:] = params.W_hx
-        both["W_hx"] = np.hstack([both["W_hx"], into])
-        if params.W_qx is not None:
-            both["W_qx"] = np.hstack([both["W_qx"], np.concatenate([params.W_qx] * 2)])
-    dataset.start = both.pop("h0", None)
-    # Of the outputs, the tangent alone.
-    tangent = {name: part[q:] if name in ("W_qh", "b_q", "W_qx") else part for name, part in both.items()}
-    model = Params(**tangent)
-    dataset.shape = model.shape
-    return outputs(model, dataset, threads)
+    along = [direction.get(name) for name in PARAMETERS]
+    *weights, start, inputs = doubled(
+        (*params._arrays, start, dataset.inputs),
+        (*along, d_start, moved),
+        np.concatenate,
+        np.zeros_like,
+        same_inputs=moved is None,
+    )
+    named = dict(zip(PARAMETERS, weights, strict=True))
+    for name in ("W_qh", "b_q", "W_qx"):  # of the outputs, the tangent alone
+        named[name] = None if named[name] is None else named[name][q:]
+    model = Params(**named)
+    return outputs(model, dataset.for_model(model.shape, start, inputs), threads)
 
 
 def direction_of(name: str, given: object, params: Params) -> dict[str, FloatArray]:
@@ -153,55 +131,3 @@ def direction_of(name: str, given: object, params: Params) -> dict[str, FloatArr
         else:
             parts[field] = _validate.array(f"{name}.{field}", part, params.dtype, array.shape)
     return parts
-
-
-def doubled(point: Parts, direction: Parts) -> dict[str, NDArray[Any]]:
-    """Return the parameters, and h0 as (B, h), of the model of states and tangents, outputs o over o'."""
-    both = {}
-    for name, part in point.items():
-        moved = direction[name]
-        if name in ("W_hh", "W_qh"):
-            both[name] = np.block([[part, np.zeros_like(part)], [moved, part]])
-        else:
-            both[name] = np.concatenate([part, moved], axis=-1 if name == "h0" else 0)
-    return both
-
-
-class HessianProduct:
-    """Products with the Hessian of a built-in loss, at any point and along any direction.
-
-    Parameters
-    ----------
-    params : Params
-        Shapes, dtype and terms.
-    dataset : Dataset
-        The data.
-    loss : str
-    targets : ndarray
-        As `Dataset.targets` returns them.
-    with_start : bool
-        Whether vectors hold h0 behind the parameters.
-    **schedule : int
-        As `Dataset.pose` takes them.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        dataset: Dataset,
-        loss: str,
-        targets: NDArray[Any],
-        with_start: bool,
-        **schedule: int,
-    ) -> None:
-        present = [name for name, _ in params.items()]
-        self._terms = ("b_h" in present, "b_q" in present, "W_qx" in present, with_start)
-        d, h, q = dataset.shape
-        start = None  # part of the vector
-        if dataset.start is not None and not with_start:
-            start = np.concatenate([dataset.start, np.zeros_like(dataset.start)], axis=-1)
-        self._problem = dataset.doubled((d, 2 * h, 2 * q), start).pose(loss, targets, **schedule)
-
-    def __call__(self, theta: object, v: object, threads: int) -> FloatArray | None:
-        """Return the product of the Hessian at `theta` with `v`; None where one is no vector of its size."""
-        return self._problem.hessian_product(theta, v, self._terms, threads)

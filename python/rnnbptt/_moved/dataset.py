@@ -1,0 +1,3 @@
+"""Where pickles of version 0.1 look for Dataset."""
+
+from rnnbptt.engine.dataset import Dataset as Dataset
