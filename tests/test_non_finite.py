@@ -9,7 +9,7 @@ import pytest
 
 import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
-from rnnbptt import Params
+from rnnbptt import Chunked, Params, Sliding
 from rnnbptt.engine import losses
 from rnnbptt.engine.losses import LossName
 from tolerances import gradient_bound, relative_error
@@ -173,6 +173,115 @@ def test_confident_classifiers(dtype: Scalar) -> None:
             assert g.b_q is not None
             target = np.eye(3)[label]
             np.testing.assert_allclose(g.b_q, np.array([1.0, 0, 0]) - target, atol=1e-40)
+
+
+# --- last states --------------------------------------------------------------------------------------------
+
+# Gradients read the state before each step: the last one takes part in outputs alone. In the rows of a window
+# it stands before the next sequence, whose gradient there is 0, and 0 times an infinity is not 0.
+ENDS = [
+    pytest.param((40,), (0,), id="alone"),
+    pytest.param((40, 40), (0,), id="before another"),
+    pytest.param((40, 40), (1,), id="after another"),
+    pytest.param((40, 40, 40), (0, 1, 2), id="each"),
+    pytest.param((33, 40, 17), (0, 1, 2), id="each of another length"),
+    pytest.param((17, 40, 33), (2,), id="between longer and shorter"),
+]
+
+
+def apart(case: Case, truncate: Any = None) -> dict[str, Array]:
+    """Add up the gradients of sequences that the reference runs one by one, each to its own end."""
+    T, B = case.x.shape[:2]
+    h0 = case.options["h0"]
+    total: dict[str, Array] = {"x": np.zeros_like(case.x), "h0": np.zeros_like(h0)}
+    for b, n in enumerate(case.options.get("lengths", [T] * B)):
+        own = rnnbptt.reference.vjp(
+            case.params, case.x[:n, b], case.y[:n, b], h0[b], wrt=case.wrt, truncate=truncate
+        )
+        for name, value in own.items():
+            if name in ("x", "h0"):
+                total[name][(slice(n), b) if name == "x" else b] = value
+            else:
+                with np.errstate(all="ignore"):
+                    total[name] = value + total.get(name, 0)
+    return total
+
+
+def assert_right_where_finite(actual: rnnbptt.Gradients, expected: dict[str, Array], message: str) -> None:
+    """Compare numbers that the recursion finds finite; others may be lucky in another order of sums."""
+    for name, value in actual.items():
+        finite = np.isfinite(expected[name])
+        largest = np.abs(expected[name][finite], dtype=np.longdouble).max(initial=1)
+        a, e = value[finite] / largest, expected[name][finite] / largest
+        assert np.isfinite(a).all(), f"{name} {message}"
+        assert np.linalg.norm(a - e) <= 512 * np.finfo(value.dtype).eps * np.linalg.norm(e), (
+            f"{name} {message}"
+        )
+
+
+def test_a_last_state_beyond_the_range_by_hand() -> None:
+    # In both sequences s = 1, 2, infinity: dW_hh = 2 (g_1 * 1 + g_2 * 2), where g_1 = d_o_1 + 2 g_2.
+    for dtype in SCALARS:
+        p = Params(*(np.array([[value]], dtype) for value in (16, 2, 1)))
+        x = np.zeros((2, 2, 1), dtype)
+        x[1] = np.finfo(dtype).max / 4
+        assert np.isinf(rnnbptt.forward(p, x, np.ones((2, 1), dtype)).hidden[1]).all()
+        for first, last, d_hT, W_hh in ((1, 1, 0, 10), (3, 0, 0, 6), (0, 0, 1, 8)):
+            d_o = np.repeat(np.array([[[first]], [[last]]], dtype), 2, axis=1)
+            g = rnnbptt.vjp(p, x, d_o, np.ones((2, 1), dtype), d_hT=np.full((2, 1), d_hT, dtype))
+            assert g.W_hh == W_hh
+
+
+@pytest.mark.parametrize("last_d_o", ["some", "zero"])
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize(("lengths", "leave"), ENDS)
+def test_a_last_state_beyond_the_range_spoils_no_other_gradient(
+    lengths: tuple[int, ...], leave: tuple[int, ...], dtype: Scalar, last_d_o: str
+) -> None:
+    B = len(lengths)
+    ends = np.array(lengths) - 1, np.arange(B)
+    case = build(np.random.default_rng(B), dtype, (40, B, 3, 5, 2))
+    W_hx = case.params.W_hx.copy()
+    W_hx[:, 0] = 16
+    x, d_o = case.x.copy(), case.y.copy()
+    x[..., 0] = 0
+    for b in leave:
+        x[lengths[b] - 1, b, 0] = np.finfo(dtype).max / 8
+    if last_d_o == "zero":
+        d_o[ends] = 0
+    steps: dict[str, Any] = {} if set(lengths) == {40} else {"lengths": np.array(lengths)}
+    params = Params(**(dict(case.params.items()) | {"W_hx": W_hx}))
+    case = Case(params, x, d_o, case.options | {"loss": "given"} | steps)
+    for truncate in (None, Chunked(4), Sliding(5)):
+        expected = apart(case, truncate)
+        assert np.isfinite(expected["W_hh"]).all()
+        own = rnnbptt.vjp(params, x, d_o, case.options["h0"], wrt=case.wrt, truncate=truncate, **steps)
+        assert_right_where_finite(own, expected, f"{truncate}")
+    expected = apart(case)
+    for schedule in SCHEDULES:
+        assert_right_where_finite(case.scheduled(**schedule)[1], expected, f"{schedule}")
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("growth", [1.2, 4.0])
+@pytest.mark.parametrize("lengths", [(38,), (38, 38), (17, 38), (38, 30, 17)])
+def test_steps_behind_the_end_may_leave_the_range(
+    lengths: tuple[int, ...], growth: float, dtype: Scalar
+) -> None:
+    # A chunk that goes on behind the end of its sequence multiplies a last state that barely fits.
+    T, B = max(lengths), len(lengths)
+    case = build(np.random.default_rng(B), dtype, (T, B, 3, 5, 2), radius=growth, kind="orthogonal")
+    h0 = case.options["h0"].astype(np.float64)
+    size = float(np.finfo(dtype).max) / 4 / growth ** np.array(lengths)[:, np.newaxis]
+    h0 = (h0 / np.linalg.norm(h0, axis=1, keepdims=True) * size).astype(dtype)
+    options: dict[str, Any] = {"loss": "given", "h0": h0}
+    if len(set(lengths)) > 1:
+        options["lengths"] = np.array(lengths)
+    case = case._replace(y=np.ldexp(case.y, -30).astype(dtype), options=options)
+    expected = apart(case)
+    assert all(np.isfinite(value).all() for value in expected.values())
+    for schedule in ({}, *SCHEDULES):
+        assert_right_where_finite(case.scheduled(**schedule)[1], expected, f"{schedule}")
 
 
 # --- underflow and the floating-point environment -----------------------------------------------------------

@@ -211,6 +211,30 @@ def test_nothing_is_taken_away_by_a_power_below_every_rounding() -> None:
     assert_identical(actual._replace(h0=None), full._replace(h0=None))
 
 
+@pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("h", [1, 4])
+@pytest.mark.parametrize("tau", [1, 7, 40, 41, 64, 84])
+def test_the_smallest_powers_are_taken_away(tau: int, h: int, dtype: Scalar) -> None:
+    # One of two inputs is 2^90 in the last step before the window of the only loss, and zero in it. All is
+    # made of powers of two, of which the difference of two gradients is exact, and W_hh^84 is not negligible.
+    shift = np.roll(np.eye(h), 1, axis=0)
+    p = Params(np.ones((h, 2), dtype), (shift / 2).astype(dtype), np.ones((1, h), dtype))
+    g = np.exp2(np.arange(1 - tau, 1.0))  # each of h components, in the steps of the window
+    for before in (1, tau + 9):
+        T = before + tau
+        x, d_o = np.zeros((T, 2), dtype), np.zeros((T, 1), dtype)
+        x[before - 1, 0] = 2.0**90
+        x[before:, 1] = 1
+        d_o[-1] = 1
+        actual = rnnbptt.vjp(p, x, d_o, wrt=["W_hx", "x"], truncate=Sliding(tau))
+        assert actual.W_hx is not None
+        assert actual.x is not None
+        assert not actual.W_hx[:, 0].any()
+        np.testing.assert_allclose(actual.W_hx[:, 1], g.sum(), rtol=4 * float(np.finfo(dtype).eps))
+        assert not actual.x[:before].any()
+        np.testing.assert_array_equal(actual.x[before:], np.repeat(h * g[:, np.newaxis], 2, axis=1))
+
+
 def test_powers_of_an_orthogonal_matrix_of_some_size() -> None:
     case = build(np.random.default_rng(21), np.float64, (300, 1, 2, 40, 2), radius=1, kind="orthogonal")
     for tau in (2, 75, 250):

@@ -83,9 +83,9 @@ void Coarsening<Scalar, Real>::set_recurrence(MatrixView<const Real> A) {
   model_.A = pack<Real>(workspace_, model_.A_view);
   model_.A_T = pack<Real>(workspace_, model_.A_view.transposed());
   if (model_.parts == 1) return;
-  model_.U_view = A.block(part, 0, part, part);
-  model_.U = pack<Real>(workspace_, model_.U_view);
-  model_.U_T = pack<Real>(workspace_, model_.U_view.transposed());
+  const MatrixView<const Real> U = A.block(part, 0, part, part);
+  model_.U = pack<Real>(workspace_, U);
+  model_.U_T = pack<Real>(workspace_, U.transposed());
 }
 
 template <typename Scalar, typename Real>

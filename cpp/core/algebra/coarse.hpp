@@ -38,7 +38,6 @@ struct CoarseModel {
   Packed<Real> A_T, A;  // of one part: A, or M
   MatrixView<const Real> A_view;
   Packed<Real> U_T, U;  // of a tangent model only
-  MatrixView<const Real> U_view;
   Packed<Scalar> Ctrl_T;
   std::array<Band<Scalar>, 2> Obs_T, Obs;  // the second of a tangent model only
   std::vector<Band<Scalar>> Direct_T;

@@ -45,12 +45,10 @@ Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::turn_back() {
   flow_ = model_.A;
-  flow_U_ = model_.U;
   MatrixView<const State> flow = model_.A_view;
   if (problem_.flow != 1) {
     flow = scaled(model_.A_view, problem_.flow);
     flow_ = pack<State>(workspace_, flow);
-    if (parts_ > 1) flow_U_ = pack<State>(workspace_, scaled(model_.U_view, problem_.flow));
   }
   if (jump_T_.data != nullptr && (problem_.block == 0 || problem_.block > schedule_.piece * model_.L))
     jump_ = jump_of(run_, workspace_, flow, schedule_.piece);
@@ -246,7 +244,7 @@ void Chain<Scalar, State>::join_parts(Index lane, Index first, int worker) {
   run_.checkpoint(worker, static_cast<double>(rows * part_) * static_cast<double>(part_));
   const State* from = scans_[0].base + (low + first + (forward_ ? 0 : 1)) * row_;
   State* to = scans_[1].base + (low + first + (forward_ ? 1 : 0)) * row_;
-  multiply<State>(rows, {from, row_}, forward_ ? model_.U_T : flow_U_, {to, row_}, {to, row_});
+  multiply<State>(rows, {from, row_}, forward_ ? model_.U_T : model_.U, {to, row_}, {to, row_});
 }
 
 // All but the rows that lanes start from.

@@ -85,7 +85,7 @@ class Chain {
   ScanProblem<State> scans_[2];  // of each part in its turn, a lane for each of stretches_
   Scalar* chained_ = nullptr;    // the rows that the chain runs through
   Index lanes_per_task_ = 1;
-  Packed<State> flow_, flow_U_;     // A and U, times what flows backwards is multiplied by
+  Packed<State> flow_;              // A, times what flows backwards is multiplied by
   Packed<double> jump_T_, jump_;    // A^piece, for the chain forwards and backwards
   State* lane_starts_ = nullptr;    // (parts, lanes, part)
   State* window_starts_ = nullptr;  // (windows + 1, B, h)

@@ -82,7 +82,7 @@ struct Problem {
   }
 
   // Outputs are o and a tangent o' of it side by side, shape.q both together, y is that of o alone; what is
-  // differentiated is the tangent of the loss, sum dL/do . o'.
+  // differentiated is the tangent of the loss, sum dL/do . o'. Its gradients are never truncated.
   bool tangent = false;
 
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
