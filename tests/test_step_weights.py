@@ -14,7 +14,7 @@ import pytest
 import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Scalar
 from rnnbptt import Objective, Params, reference
-from rnnbptt.reference.losses import LossName
+from rnnbptt.engine.losses import LossName
 from tolerances import FORMS, relative_error
 
 SUBSETS = tuple(chain.from_iterable(combinations(STEP_OPTIONS, n) for n in range(4)))
