@@ -102,7 +102,7 @@ UPWARD = [
     ("reports/flow.py", "from rnnbptt import Params", "reports.flow -> the package"),
     ("reference/losses.py", "from ..engine.dataset import Dataset", "reference.losses -> engine.dataset"),
     ("bridge.py", "from . import torch", "bridge -> torch"),
-    ("_validate.py", "from rnnbptt.engine import params", "_validate -> engine.params"),
+    ("_validate/arrays.py", "from rnnbptt.engine import params", "_validate.arrays -> engine.params"),
     ("fit/starts.py", "from .. import _core", "fit.starts -> _core"),
 ]
 FORMS = {
