@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import _validate
 from ..engine.trajectories import forward
-from ..reports.spectrum.analysis import spectral_report
+from ..reports.spectrum import spectral_report
 from . import starts as kinds_of_starts
 from .descent import Fitted, descend
 from .experiments import Experiments, Units, concatenated, experiment_lengths, padded
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from ..reports.spectrum.analysis import SpectralReport
+    from ..reports.spectrum import SpectralReport
     from .experiments import Real
 
 SOLVERS = ("lm", "lbfgs")
