@@ -98,11 +98,11 @@ UPWARD = [
         "engine.params -> gradients.objective",
     ),
     ("gradients/objective.py", "from ..reports.flow import LagTerms", "gradients.objective -> reports.flow"),
-    ("reports/flow.py", "import rnnbptt.fit", "reports.flow -> fit"),
-    ("reports/flow.py", "from rnnbptt import Params", "reports.flow -> the package"),
+    ("reports/flow/analysis.py", "import rnnbptt.fit", "reports.flow.analysis -> fit"),
+    ("reports/flow/report.py", "from rnnbptt import Params", "reports.flow.report -> the package"),
     ("reference/losses.py", "from ..engine.dataset import Dataset", "reference.losses -> engine.dataset"),
     ("bridge.py", "from . import torch", "bridge -> torch"),
-    ("_validate.py", "from rnnbptt.engine import params", "_validate -> engine.params"),
+    ("_validate/arrays.py", "from rnnbptt.engine import params", "_validate.arrays -> engine.params"),
     ("fit/starts.py", "from .. import _core", "fit.starts -> _core"),
 ]
 FORMS = {

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import rnnbptt
-from rnnbptt.reports.spectrum.analysis import SpectralReport, spectral_report
+from rnnbptt.reports.spectrum import SpectralReport, spectral_report
 
 Array = NDArray[Any]
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "spectral-report.md"

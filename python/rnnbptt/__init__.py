@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from .gradients.jvp import jvp
     from .gradients.schedule import Schedule, explain
     from .reports.flow import GradientFlow, gradient_flow
-    from .reports.spectrum.analysis import spectral_report
-    from .reports.spectrum.spectral_report import SpectralReport
+    from .reports.spectrum import SpectralReport, spectral_report
     from .reports.truncation import TruncationReport, truncation_report
 
 # Pickles name modules. Modules that version 0.1 had elsewhere are also found in this folder.
@@ -89,7 +88,7 @@ _ON_DEMAND = {
     "GradientFlow": "reports.flow",
     "LinearRNNRegressor": "fit",  # needs scikit-learn and SciPy, which are no dependencies of the rest
     "Schedule": "gradients.schedule",
-    "SpectralReport": "reports.spectrum.spectral_report",
+    "SpectralReport": "reports.spectrum",
     "TruncationReport": "reports.truncation",
     "explain": "gradients.schedule",
     "gradient_flow": "reports.flow",
@@ -98,7 +97,7 @@ _ON_DEMAND = {
     "matrix_powers": "engine.powers",
     "output_jacobian": "gradients.jacobian",
     "power_norms": "engine.powers",
-    "spectral_report": "reports.spectrum.analysis",
+    "spectral_report": "reports.spectrum",
     "truncation_report": "reports.truncation",
 }
 _MODULES = ("jax", "reference", "torch")

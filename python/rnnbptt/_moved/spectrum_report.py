@@ -1,3 +1,3 @@
 """Where pickles of version 0.1 look for SpectralReport."""
 
-from rnnbptt.reports.spectrum.spectral_report import SpectralReport as SpectralReport
+from rnnbptt.reports.spectrum import SpectralReport as SpectralReport

@@ -12,7 +12,7 @@ except ImportError as error:
     raise ModuleNotFoundError(
         f"rnnbptt.fit needs {error.name}, which is not installed: pip install 'rnnbptt[fit]'", name=error.name
     ) from error
-from .regressor import StartSummary
+from .multi_start import StartSummary
 from .state_space import StateSpace
 
 __all__ = ["LinearRNNRegressor", "StartSummary", "StateSpace"]

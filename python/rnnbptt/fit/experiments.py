@@ -31,6 +31,15 @@ def experiment_lengths(lengths: ArrayLike | None, rows: int) -> NDArray[np.int64
     return counts
 
 
+def checked_columns(targets: Real) -> Real:
+    """Return targets (n,) or (n, q) as rows (n, q), of which every column has a known one."""
+    columns = targets.reshape(len(targets), -1)
+    empty = np.isnan(columns).all(axis=0)
+    if empty.any():
+        raise ValueError(f"y has no known target in column {int(np.argmax(empty))}")
+    return columns
+
+
 def padded(rows: Real, lengths: NDArray[np.int64], fill: float = 0.0) -> Real:
     """Return concatenated rows (n, m) as sequences side by side, (T, B, m), with `fill` beyond their ends."""
     if len(lengths) == 1:
@@ -107,14 +116,16 @@ class Units:
     y_scale: Real
 
     @classmethod
-    def of(cls, X: Real, y: Real, *, centre: bool) -> Units:
-        """Take mean and standard deviation of every column, or zero and the root mean square."""
-        return cls(*_offset_and_scale(X, centre), *_offset_and_scale(y, centre))
+    def of(cls, X: Real, y: Real, *, standardize: bool, centre: bool) -> Units:
+        """Choose units for rows X (n, d) and y (n, q): those of the data unless `standardize`.
 
-    @classmethod
-    def none(cls, d: int, q: int) -> Units:
-        """Leave the data as they are."""
-        return cls(np.zeros(d), np.ones(d), np.zeros(q), np.ones(q))
+        With `centre` they are mean and standard deviation of every column, else zero and the root mean
+        square.
+        """
+        if not standardize:
+            d, q = X.shape[1], y.shape[1]
+            return cls(np.zeros(d), np.ones(d), np.zeros(q), np.ones(q))
+        return cls(*_offset_and_scale(X, centre), *_offset_and_scale(y, centre))
 
     def inputs(self, X: Real) -> Real:
         """Express inputs in these units."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: Okabe and Ito's colours, which stay apart for every kind of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.5"
 WIDTH = 78
+#: What the axis of lags is called.
+LAG = "lag k (steps back in time)"
 _ROWS = 12
 
 

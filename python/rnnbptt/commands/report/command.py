@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...engine.losses import LOSSES
 from ...reports.flow import gradient_flow
-from ...reports.spectrum.analysis import spectral_report
+from ...reports.spectrum import spectral_report
 from ...reports.truncation import truncation_report
 from ..output_files import FORMATS, unwritable
 from .data import read_data

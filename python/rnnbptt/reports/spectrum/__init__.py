@@ -1,1 +1,6 @@
-"""What the eigenvalues and powers of ``W_hh`` do to gradients, on any data."""
+"""What ``W_hh`` does to gradients on any data: its eigenvalues, and the norms of its powers."""
+
+from .analysis import spectral_report
+from .report import SpectralReport
+
+__all__ = ["SpectralReport", "spectral_report"]

@@ -27,13 +27,11 @@ from .long_run import (
     rate_of_powers,
 )
 from .numbers import Growth, Real, exp2, rounding
-from .spectral_report import SpectralReport
+from .report import SpectralReport
 from .verdict import in_words
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-__all__ = ["SpectralReport", "spectral_report"]
 
 #: Points of the curve of norms that a report holds.
 _CURVE = 40

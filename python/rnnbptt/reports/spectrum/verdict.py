@@ -9,7 +9,7 @@ import numpy as np
 from .numbers import number, power_of_two, rounding, steps
 
 if TYPE_CHECKING:
-    from .spectral_report import SpectralReport
+    from .report import SpectralReport
 
 
 def in_words(report: SpectralReport, normal: bool) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cached import cached
-from .lag_terms import log2_norms_of_products
-from .wide_range.scaled import Real, Scaled, outer_sum, product
+from ..cached import cached
+from ..lag_terms import log2_norms_of_products
+from ..wide_range.scaled import Real, Scaled, outer_sum, product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What a spectral report holds, as a table, a picture and a dict."""
+"""The spectrum of ``W_hh`` and its powers, as a table, a picture and a dict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..showing import BLUE, ORANGE, WIDTH, drawing_axes, finish, jsonable
+from ..showing import BLUE, LAG, ORANGE, WIDTH, drawing_axes, finish, jsonable
 from .numbers import Growth, Real, exp2, number, power_of_two, rounding
 
 if TYPE_CHECKING:
@@ -252,5 +252,5 @@ class SpectralReport:
         low, high = axes.get_ylim()
         if high - low < 1:  # rounding is not to fill the picture
             axes.set_ylim(min(low, -1), max(high, 1))
-        finish(axes, "lag k (steps back in time)", "log$_2$ of the norm", "How far powers stretch a gradient")
+        finish(axes, LAG, "log$_2$ of the norm", "How far powers stretch a gradient")
         axes.legend(fontsize="small")

@@ -1,0 +1,76 @@
+"""Every check of an argument, and every allocation of a result: once, here, before any work is done.
+
+The extension trusts what comes from here: aligned, native byte order, the right dtype and shape.
+"""
+
+from .arrays import (
+    FloatArray,
+    IntArray,
+    array,
+    integers,
+    number,
+    parameters,
+    square,
+)
+from .results import (
+    allocate,
+    out,
+)
+from .scalars import (
+    MAX_THREADS,
+    boolean,
+    choice,
+    describe,
+    generator,
+    integer,
+    memory_limit,
+    names,
+    nonnegative,
+    num_threads,
+    real,
+    scalar_type,
+    size,
+)
+from .sequences import (
+    caller_shape,
+    initial_state,
+    labels,
+    like_sequence,
+    sequence,
+    step_weights,
+    time_major,
+    used_steps,
+)
+
+__all__ = [
+    "MAX_THREADS",
+    "FloatArray",
+    "IntArray",
+    "allocate",
+    "array",
+    "boolean",
+    "caller_shape",
+    "choice",
+    "describe",
+    "generator",
+    "initial_state",
+    "integer",
+    "integers",
+    "labels",
+    "like_sequence",
+    "memory_limit",
+    "names",
+    "nonnegative",
+    "num_threads",
+    "number",
+    "out",
+    "parameters",
+    "real",
+    "scalar_type",
+    "sequence",
+    "size",
+    "square",
+    "step_weights",
+    "time_major",
+    "used_steps",
+]

@@ -1,0 +1,127 @@
+"""Checks of single values: numbers, switches, names, dtypes, sources of randomness."""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import DTypeLike
+
+SCALAR_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+MAX_THREADS = 1024
+
+
+def describe(value: object) -> str:
+    """Return a short description of a value that was not expected."""
+    text = repr(value)
+    kind = type(value).__name__
+    return f"{kind} {text}" if len(text) <= 40 else kind
+
+
+def integer(name: str, value: object, low: int, high: int = sys.maxsize) -> int:
+    """Return `value` as a Python int within ``[low, high]``; booleans and floats are refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # the point is to ask whether it is one
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {describe(value)}") from None
+    if number < low:
+        raise ValueError(f"{name} must be at least {low}, not {number}")
+    if number > high:
+        raise OverflowError(f"{name} must be at most {high}, not {number}")
+    return number
+
+
+def size(name: str, value: object) -> int:
+    """Return `value` as a size of at least one."""
+    return integer(name, value, 1)
+
+
+def num_threads(value: object) -> int:
+    """Return a thread count; 0 stands for the process-wide setting."""
+    return 0 if value is None else integer("num_threads", value, 1, MAX_THREADS)
+
+
+def memory_limit(value: object) -> float:
+    """Return a number of bytes; 0 stands for the default."""
+    return 0.0 if value is None else float(integer("memory_limit", value, 1))
+
+
+def real(name: str, value: object) -> float:
+    """Return `value` as a float."""
+    if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a real number, not {describe(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise OverflowError(f"{name} must be at most {sys.float_info.max}, not {value}") from None
+
+
+def nonnegative(name: str, value: object) -> float:
+    """Return `value` as a finite float of at least zero."""
+    number = real(name, value)
+    if not (0.0 <= number < math.inf):
+        raise ValueError(f"{name} must be finite and at least 0, not {number}")
+    return number
+
+
+def generator(name: str, value: object) -> np.random.Generator:
+    """Return a source of randomness: the caller's own, or one from a seed, or from the system's entropy."""
+    if value is None or isinstance(value, np.random.Generator):
+        return np.random.default_rng(value)
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a Generator, an integer or None, not {describe(value)}")
+    return np.random.default_rng(integer(name, value, 0))
+
+
+def boolean(name: str, value: object) -> bool:
+    """Return `value` as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {describe(value)}")
+    return bool(value)
+
+
+def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype `value` stands for, which must be float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} must be float32 or float64, not {value!r}") from None
+    if dtype not in SCALAR_TYPES:
+        raise TypeError(f"{name} must be float32 or float64, not {dtype}")
+    return dtype
+
+
+def choice(name: str, value: object, choices: Collection[str]) -> str:
+    """Return `value`, which must be one of `choices`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {describe(value)}")
+    if value not in choices:
+        allowed = ", ".join(repr(c) for c in choices)
+        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+    return value
+
+
+def names(name: str, value: object, allowed: Collection[str]) -> frozenset[str]:
+    """Return a collection of names, each of which must be in `allowed`."""
+    if isinstance(value, str):
+        value = (value,)
+    try:
+        chosen: frozenset[Any] = frozenset(value)  # type: ignore[call-overload]  # that is the question
+    except TypeError:
+        raise TypeError(f"{name} must be a collection of names, not {describe(value)}") from None
+    for entry in chosen:
+        if not isinstance(entry, str):
+            raise TypeError(f"{name} must hold names, not {describe(entry)}")
+        if entry not in allowed:
+            options = ", ".join(repr(a) for a in allowed)
+            raise ValueError(f"{name} must name some of {options}, not {entry!r}")
+    return chosen

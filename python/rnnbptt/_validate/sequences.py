@@ -1,0 +1,157 @@
+"""Checks of what has one entry for every step of a sequence, as views that are time-major."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arrays import array, cast, check_shape, numeric
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from .arrays import FloatArray, IntArray, Shape
+
+
+def sequence(
+    name: str, value: ArrayLike, dtype: np.dtype[Any], features: int, batch_first: bool
+) -> tuple[FloatArray, bool]:
+    """Return a time-major (T, B, features) view of `value`, and whether it came with a batch axis."""
+    numbers = numeric(name, value)
+    leading = "(B, T" if batch_first else "(T, B"
+    if numbers.ndim not in (2, 3) or numbers.shape[-1] != features:
+        raise ValueError(
+            f"{name} must have shape (T, {features}) or {leading}, {features}), not {numbers.shape}"
+        )
+    batched = numbers.ndim == 3
+    if 0 in numbers.shape:
+        raise ValueError(f"{name} must have at least one step and one sequence, not shape {numbers.shape}")
+    return _readable(time_major(cast(name, numbers, dtype), batched, batch_first)), batched
+
+
+def like_sequence(
+    name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Shape, batched: bool, batch_first: bool
+) -> FloatArray:
+    """Return a time-major view of `value`, whose shape is settled by another sequence.
+
+    `shape` is time-major and complete: (T, B, features), or (T, B) for labels and weights.
+    """
+    numbers = numeric(name, value)
+    check_shape(name, numbers, caller_shape(shape, batched, batch_first))
+    return _readable(time_major(cast(name, numbers, dtype), batched, batch_first))
+
+
+def caller_shape(shape: Shape, batched: bool, batch_first: bool) -> Shape:
+    """Return the shape a caller knows an array of time-major `shape` (T, B, ...) by."""
+    steps, batch, *rest = shape
+    if not batched:
+        return (steps, *rest)
+    return (batch, steps, *rest) if batch_first else (steps, batch, *rest)
+
+
+def time_major(value: NDArray[Any], batched: bool, batch_first: bool) -> NDArray[Any]:
+    """Return a view of a caller's array as (T, B, ...)."""
+    if not batched:
+        return value[:, np.newaxis]
+    return value.swapaxes(0, 1) if batch_first else value
+
+
+def _readable(value: NDArray[Any]) -> NDArray[Any]:
+    """Return a (T, B, features) array whose strides are whole scalars and whose features are contiguous."""
+    item = value.itemsize
+    whole = all(stride % item == 0 for stride in value.strides)
+    joined = value.ndim < 3 or value.shape[2] == 1 or value.strides[2] == item
+    return value if whole and joined else np.ascontiguousarray(value)
+
+
+def initial_state(
+    value: ArrayLike | None, dtype: np.dtype[Any], batch: int, h: int, batched: bool, name: str = "h0"
+) -> FloatArray | None:
+    """Return the initial state as a contiguous (B, h) array."""
+    if value is None:
+        return None
+    shape = (batch, h) if batched else (h,)
+    return array(name, value, dtype, shape).reshape(batch, h)
+
+
+def labels(
+    value: ArrayLike,
+    q: int,
+    shape: Shape,
+    batched: bool,
+    batch_first: bool,
+    used: NDArray[np.bool_] | None = None,
+) -> IntArray:
+    """Return class labels as a time-major (T, B) int64 array of values below q.
+
+    Where `used` is False anything may stand, such as the -1 or -100 that marks padding; it becomes 0.
+    """
+    numbers = numeric("y", value)
+    if numbers.dtype.kind not in "iu":
+        raise TypeError(f"y must hold integer class labels for loss='cross_entropy', not {numbers.dtype}")
+    check_shape("y", numbers, caller_shape(shape, batched, batch_first))
+    steps = time_major(numbers, batched, batch_first)
+    if used is not None:
+        steps = np.where(used, steps, 0)
+    # Compared before the cast: a uint64 beyond int64 must not wrap into range.
+    low, high = steps.min(), steps.max()
+    if low < 0 or high >= q:
+        raise ValueError(f"y must hold class labels from 0 to {q - 1}, not {low if low < 0 else high}")
+    return steps.astype(np.int64)
+
+
+def step_weights(
+    weights: ArrayLike | None,
+    lengths: ArrayLike | None,
+    mask: ArrayLike | None,
+    dtype: np.dtype[Any],
+    shape: tuple[int, int],
+    batched: bool,
+    batch_first: bool,
+) -> tuple[FloatArray | None, IntArray | None]:
+    """Return the loss weights as (T, B), and the number of steps of each sequence that matter, as (B,).
+
+    `mask` is a shorthand for weights of 0 and 1, `lengths` for a mask that ends; they multiply. ``None``
+    stands for all ones and for the full length. Steps after a sequence's last positive weight influence
+    neither loss nor gradients, so the lengths returned leave them out.
+    """
+    steps, batch = shape
+    combined: NDArray[Any] | None = None
+    if weights is not None:
+        combined = like_sequence("weights", weights, dtype, shape, batched, batch_first)
+        if not (np.all(combined >= 0) and np.all(np.isfinite(combined))):
+            raise ValueError("weights must be finite and at least 0")
+    if mask is not None:
+        numbers = numeric("mask", mask)
+        if numbers.dtype.kind != "b":
+            raise TypeError(f"mask must be an array of booleans, not of {numbers.dtype}")
+        kept = like_sequence("mask", numbers, np.dtype(bool), shape, batched, batch_first)
+        combined = kept.astype(dtype) if combined is None else np.where(kept, combined, 0).astype(dtype)
+    counts: IntArray | None = None
+    if lengths is not None:
+        numbers = numeric("lengths", lengths)
+        if numbers.dtype.kind not in "iu":
+            raise TypeError(f"lengths must be integers, not of dtype {numbers.dtype}")
+        check_shape("lengths", numbers, (batch,) if batched else ())
+        if numbers.min() < 1 or numbers.max() > steps:
+            worst = numbers.min() if numbers.min() < 1 else numbers.max()
+            raise ValueError(f"lengths must lie between 1 and T = {steps}, not {worst}")
+        counts = np.ascontiguousarray(numbers.astype(np.int64).reshape(batch))
+    if combined is not None:
+        used = used_steps(combined, counts, steps)
+        assert used is not None
+        if not used.any():
+            raise ValueError("weights, lengths and mask leave no step with a positive weight")
+        # The last step with a positive weight, plus one; 0 for a sequence with none.
+        last = np.where(used.any(axis=0), steps - np.argmax(used[::-1], axis=0), 0)
+        counts = np.ascontiguousarray(last, dtype=np.int64)
+    return combined, counts
+
+
+def used_steps(weights: FloatArray | None, lengths: IntArray | None, steps: int) -> NDArray[np.bool_] | None:
+    """Return which (T, B) steps take part in the loss; ``None`` for all."""
+    running = None if lengths is None else np.arange(steps)[:, np.newaxis] < lengths
+    if weights is None:
+        return running
+    return weights > 0 if running is None else (weights > 0) & running

@@ -1,0 +1,196 @@
+"""The errors of truncated gradients, as a table, a picture and a dict."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import _validate
+from ..showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
+
+if TYPE_CHECKING:
+    from ..wide_range.scaled import Real
+
+METHODS = ("sliding", "chunked", "randomized")
+Method = Literal["sliding", "chunked", "randomized"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TruncationReport:
+    r"""Errors of truncated gradients by truncation length: see `truncation_report`.
+
+    ``print`` shows a table, `plot` a picture, `choose` picks a length. With G the full gradient by the
+    `parameters` taken together and :math:`G^{(\tau)}` the truncated one, the bias is
+    :math:`\|G^{(\tau)} - G\| / \|G\|` and the cosine that of the angle between the two. nan marks what does
+    not exist: everything where G is zero.
+
+    Attributes
+    ----------
+    steps, batch : int
+        T and B.
+    dtype : str
+        Of the parameters. All computing is in float64.
+    parameters : tuple of str
+        The parameters whose gradients look back, and so feel truncation: W_hh, W_hx and, if present, b_h.
+    log2_gradient_norm : float
+        :math:`\log_2 \|G\|`.
+    taus : ndarray of int, shape (K,)
+        1 .. K.
+    log2_bias : ndarray, shape (K,)
+        Base-2 logarithm of the bias of ``Sliding(tau)`` for these; -inf where there is none.
+    log2_bias_by_parameter : dict of ndarray, shape (K,)
+        The same for each parameter by itself, relative to its own gradient.
+    cosine : ndarray, shape (K,)
+        Cosine of ``Sliding(tau)``.
+    grid : ndarray of int, shape (n,)
+        Lengths at which the two other methods are looked at: powers of two and divisors of T, up to K.
+    chunked_bias, chunked_cosine : ndarray, shape (n,)
+        Of ``Chunked(tau)``. nan where the problem leaves the range of float64.
+    randomized_deviation : ndarray, shape (n,)
+        Root mean square of :math:`\|\hat G - G\| / \|G\|` over draws of ``Randomized(tau)``, which has no
+        bias. nan where nothing was drawn, and at tau = 1.
+    draws : int
+        How many draws; 0 for none.
+    """
+
+    __module__ = "rnnbptt"
+
+    steps: int
+    batch: int
+    dtype: str
+    parameters: tuple[str, ...]
+    log2_gradient_norm: float
+    taus: NDArray[np.int64]
+    log2_bias: Real
+    log2_bias_by_parameter: dict[str, Real]
+    cosine: Real
+    grid: NDArray[np.int64]
+    chunked_bias: Real
+    chunked_cosine: Real
+    randomized_deviation: Real
+    draws: int
+
+    @property
+    def bias(self) -> Real:
+        """The bias of ``Sliding(tau)`` for `taus`; inf and 0 where float64 ends."""
+        with np.errstate(over="ignore", under="ignore"):
+            values: Real = np.exp2(self.log2_bias)
+        return values
+
+    def choose(self, tol: float = 0.01, method: Method = "sliding") -> int | None:
+        """Return the smallest truncation length whose error stays below `tol` from there on.
+
+        Parameters
+        ----------
+        tol : float
+            Bound of the bias; for ``"randomized"`` of the relative deviation of one draw.
+        method : {"sliding", "chunked", "randomized"}
+            Of the two last, lengths of `grid` are considered.
+
+        Returns
+        -------
+        int or None
+            A length such that it and all longer ones in the report err by less; ``None`` if there is none.
+        """
+        tol = _validate.nonnegative("tol", tol)
+        _validate.choice("method", method, METHODS)
+        taus, error = {
+            "sliding": (self.taus, self.bias),
+            "chunked": (self.grid, self.chunked_bias),
+            "randomized": (self.grid, self.randomized_deviation),
+        }[method]
+        over = np.flatnonzero(~(error < tol))
+        first = int(over[-1]) + 1 if over.size else 0
+        return int(taus[first]) if first < len(taus) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as dicts, lists, strings and numbers that strict JSON can hold.
+
+        Values that are not finite become the strings ``"inf"``, ``"-inf"`` and ``"nan"``, which ``float()``
+        reads.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: jsonable(value) for name, value in values.items()}
+
+    def __str__(self) -> str:
+        lines = [
+            f"Truncated gradients by {', '.join(self.parameters)}: T = {self.steps}, B = {self.batch},"
+            f" {self.dtype}",
+            "",
+            "              sliding window            detached blocks        random cuts",
+            "    tau       bias     cosine          bias     cosine          deviation",
+        ]
+        rows = sorted({int(self.taus[i]) for i in shown(len(self.taus))} | set(powers_up_to(len(self.taus))))
+        on_grid = {int(tau): i for i, tau in enumerate(self.grid)}
+        for tau in rows:
+            line = f"{tau:>7}{_number(self.bias[tau - 1]):>11}{self.cosine[tau - 1]:>11.5f}"
+            i = on_grid.get(tau)
+            if i is not None:
+                line += f"{_number(self.chunked_bias[i]):>14}"
+                line += (
+                    f"{self.chunked_cosine[i]:>11.5f}" if np.isfinite(self.chunked_cosine[i]) else " " * 11
+                )
+                line += f"{_number(self.randomized_deviation[i]):>19}"
+            lines.append(line.rstrip())
+        said = []
+        for tol in (0.1, 0.01, 0.001):
+            chosen, within = self.choose(tol), f"within {100 * tol:g} %"
+            said.append(f"{within} from tau = {chosen} on" if chosen else f"not {within} in this report")
+        text = f"The gradient of a sliding window is {', '.join(said)}."
+        if self.draws:
+            text += f" The deviation of a single draw is estimated from {self.draws}."
+        return "\n".join([*lines, "", textwrap.fill(text, WIDTH)])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the error of all methods against the truncation length.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure when absent.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: ``pip install 'rnnbptt[plot]'``.
+        """
+        axes = drawing_axes(ax, 1)[0]
+        curves = (
+            ("sliding window, bias", self.taus, self.bias, BLUE, "-", ""),
+            ("detached blocks, bias", self.grid, self.chunked_bias, ORANGE, "--", "s"),
+            ("random cuts, deviation of one draw", self.grid, self.randomized_deviation, GREEN, ":", "^"),
+        )
+        for label, taus, error, color, style, marker in curves:
+            seen = np.isfinite(error) & (error > 0)
+            if seen.any():
+                axes.plot(taus[seen], error[seen], color=color, ls=style, marker=marker, ms=4, label=label)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        if axes.lines:
+            axes.legend(fontsize="small")
+        finish(
+            axes,
+            "truncation length τ (steps)",
+            "error, relative to the full gradient",
+            "What truncation loses",
+        )
+        return axes.figure
+
+
+def powers_up_to(K: int) -> list[int]:
+    """Return the powers of two up to K."""
+    return [2**n for n in range(K.bit_length())]
+
+
+def _number(value: float) -> str:
+    if not np.isfinite(value):
+        return "" if np.isnan(value) else str(float(value))
+    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"
