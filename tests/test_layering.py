@@ -147,6 +147,12 @@ def test_folders_of_the_extension_look_into_those_below_them_alone(tmp_path: Pat
         assert upward_includes(includes_of(planted)) == [found]
 
 
+def test_modules_stay_short() -> None:
+    sources = [*PACKAGE.rglob("*.py"), *CPP.rglob("*.cpp"), *CPP.rglob("*.hpp")]
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert {path: count for path, count in lines.items() if count > 400} == {}
+
+
 # --- tiers --------------------------------------------------------------------------------------------------
 
 
