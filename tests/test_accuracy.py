@@ -14,6 +14,7 @@ from problems import KINDS, LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, 
 from rnnbptt import reference
 from rnnbptt.engine.losses import LossName
 from rnnbptt.engine.params import Kind
+from speed import slow, thinned
 from tolerances import TIMES_REFERENCE_MEDIAN, gradient_bound, relative_error, sequential_bound
 
 pytestmark = pytest.mark.skipif(
@@ -82,8 +83,7 @@ def assert_accurate(case: Case, radius: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("axis", ["T", "B", "d", "h", "q"])
+@pytest.mark.parametrize(("axis", "size"), thinned(product("TBdhq", SIZES), 3))
 def test_every_size_at_the_edges_of_vectors(axis: str, size: int, dtype: Scalar) -> None:
     rng = np.random.default_rng([size, ord(axis)])
     small = {"T": 6, "B": 2, "d": 3, "h": 5, "q": 2}
@@ -94,7 +94,7 @@ def test_every_size_at_the_edges_of_vectors(axis: str, size: int, dtype: Scalar)
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", thinned(range(100), 5))
 def test_sizes_at_the_edges_together(seed: int, dtype: Scalar) -> None:
     rng = np.random.default_rng(seed)
     T, B, d, h, q = (int(n) for n in rng.choice(SIZES, 5))
@@ -151,6 +151,7 @@ def summary(errors: Array) -> str:
     return f"median {np.median(errors):.3g}, 99 % {np.quantile(errors, 0.99):.3g}, worst {errors.max():.3g}"
 
 
+@slow
 @pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "float64"])
 def test_random_problems(dtype: int) -> None:
     """RNNBPTT_RANDOM_PROBLEMS=500 pytest -rP -k random_problems runs them all and shows the figures."""

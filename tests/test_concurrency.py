@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import rnnbptt
 from problems import Case, assert_identical, build
 from response import ANSWER_TO_CTRL_C
 from rnnbptt import Objective, Params
+from speed import slow, thinned
 
 SECONDS = 60
 TIMES_IDLE = 10  # how much longer a program may take to exit while its threads compute
@@ -68,6 +70,7 @@ def counting_rate(work: Callable[[], Any] | None) -> float:
     return count / (time.perf_counter() - start)
 
 
+@slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
 def test_the_interpreter_is_free_during_a_call() -> None:
     case = problem(T=100_000, B=2, h=40)
@@ -153,8 +156,7 @@ LONG_CALLS = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", LONG_CALLS)
+@pytest.mark.parametrize(("name", "threads"), thinned(product(LONG_CALLS, (1, 2)), 5))
 def test_ctrl_c(name: str, threads: int) -> None:
     done = child(
         f"""
@@ -250,7 +252,7 @@ def test_children_of_fork() -> None:
     assert done.stdout.strip() == "ok", done.stderr
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+@pytest.mark.parametrize("method", thinned(["spawn", "forkserver", "fork"], 3))
 def test_multiprocessing(method: str) -> None:
     done = child(
         f"""
@@ -295,9 +297,8 @@ def seconds_to_exit(call: str, end: str) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("calls", DAEMONS)
-@pytest.mark.parametrize("end", ["", "sys.exit(0)", "os._exit(0)"])
-def test_exit_during_calls_of_a_daemon_thread(end: str, calls: str) -> None:
+@pytest.mark.parametrize(("calls", "end"), thinned(product(DAEMONS, ("", "sys.exit(0)", "os._exit(0)")), 5))
+def test_exit_during_calls_of_a_daemon_thread(calls: str, end: str) -> None:
     # Beside the same program with threads that do nothing, which the machine's other work slows down as well.
     idle = seconds_to_exit("time.sleep(3600)", end)
     for _ in range(5):
