@@ -297,7 +297,7 @@ def seconds_to_exit(call: str, end: str) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize(("calls", "end"), thinned(product(DAEMONS, ("", "sys.exit(0)", "os._exit(0)")), 5))
+@pytest.mark.parametrize(("calls", "end"), thinned(product(DAEMONS, ("", "sys.exit(0)", "os._exit(0)")), 6))
 def test_exit_during_calls_of_a_daemon_thread(calls: str, end: str) -> None:
     # Beside the same program with threads that do nothing, which the machine's other work slows down as well.
     idle = seconds_to_exit("time.sleep(3600)", end)
