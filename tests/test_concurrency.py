@@ -156,7 +156,7 @@ LONG_CALLS = {
 }
 
 
-@pytest.mark.parametrize(("name", "threads"), thinned(product(LONG_CALLS, (1, 2)), 5))
+@pytest.mark.parametrize(("name", "threads"), thinned(product(LONG_CALLS, (1, 2)), 7))
 def test_ctrl_c(name: str, threads: int) -> None:
     done = child(
         f"""

@@ -19,7 +19,7 @@ import pytest
 
 import rnnbptt
 from rooms import circles, imports_of, includes_of, upward, upward_includes
-from speed import thinned
+from speed import slow, thinned
 
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
@@ -226,6 +226,7 @@ print(*sorted(new - set(sys.stdlib_module_names)))
     assert names <= {"rnnbptt", "numpy"}
 
 
+@slow
 def test_import_is_quick(tmp_path: Path) -> None:
     code = """
 import time
