@@ -210,7 +210,7 @@ def test_a_handler_of_the_callers_own() -> None:
 def test_children_of_fork() -> None:
     done = child(
         """
-        import os, threading, time
+        import os, signal, threading, time
         import numpy as np, rnnbptt
         params = rnnbptt.Params.random(2, 12, 2, rng=0)
         rng = np.random.default_rng(0)
@@ -241,6 +241,8 @@ def test_children_of_fork() -> None:
                     if done:
                         break
                     time.sleep(0.001)
+                if not done:
+                    os.kill(pid, signal.SIGKILL)  # or it would outlive the test
                 assert done, "a child hangs"
                 assert status == 0, status
             if beside:
