@@ -15,6 +15,8 @@ def thinned(values: Iterable[Any], every: int) -> list[Any]:
 
     Tuples are values of several arguments. Of `product(A, B)`, an `every` that shares no factor with the
     length of B keeps some pair for each value of either, as far as there are enough of them.
+    Of seeds, it must share no factor with the number of losses (3) or of kinds (4): `problems.draw` takes
+    these by the remainder of the seed, and a common factor would keep but some of them.
     """
     parameters = [value if isinstance(value, tuple) else (value,) for value in values]
     return [

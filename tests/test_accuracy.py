@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 # Either side of every vector width (2, 4, 8, 16) and of the panels (24, 48); and primes.
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 24, 25, 31, 37, 47, 48, 49, 53)
 RANDOM_PROBLEMS = int(os.environ.get("RNNBPTT_RANDOM_PROBLEMS", "150"))
+FEW_RANDOM_PROBLEMS = 24  # long sequences and wide states among them, with every loss and option
 NUDGES = 8
 
 
@@ -151,13 +152,13 @@ def summary(errors: Array) -> str:
     return f"median {np.median(errors):.3g}, 99 % {np.quantile(errors, 0.99):.3g}, worst {errors.max():.3g}"
 
 
-@slow
+@pytest.mark.parametrize("number", [FEW_RANDOM_PROBLEMS, pytest.param(RANDOM_PROBLEMS, marks=slow)])
 @pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "float64"])
-def test_random_problems(dtype: int) -> None:
+def test_random_problems(dtype: int, number: int) -> None:
     """RNNBPTT_RANDOM_PROBLEMS=500 pytest -rP -k random_problems runs them all and shows the figures."""
     errors: list[tuple[float, float]] = []
     unexcused = []
-    for seed in range(dtype, RANDOM_PROBLEMS, 2):
+    for seed in range(dtype, number, 2):
         radius, case = draw_any(seed)
         for found in violations(case, radius, errors):
             forgiven = excused(case, found)

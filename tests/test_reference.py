@@ -20,7 +20,7 @@ from speed import thinned
 from tolerances import COMPLEX_STEP, FINITE_DIFFERENCES, FORMS, GAUGE, relative_error
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-SEEDS = thinned(range(60), 4)
+SEEDS = thinned(range(60), 5)
 WITNESSES: tuple[tuple[NumericalMethod, float], ...] = (
     ("complex_step", COMPLEX_STEP),
     ("finite_difference", FINITE_DIFFERENCES),

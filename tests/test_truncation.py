@@ -17,7 +17,6 @@ from rnnbptt.engine.dataset import Dataset
 from rnnbptt.engine.losses import LossName
 from rnnbptt.engine.truncation import Truncation
 from rnnbptt.gradients.problem import Problem
-from speed import thinned
 from tolerances import FORMS, gradient_bound, relative_error, sequential_bound
 
 NUDGES = 8
@@ -139,7 +138,7 @@ TRUNCATIONS: tuple[Truncation, ...] = (Sliding(3), Sliding(16), Chunked(3), Chun
 
 
 @pytest.mark.parametrize("truncate", TRUNCATIONS, ids=repr)
-@pytest.mark.parametrize("seed", thinned(range(12), 3))
+@pytest.mark.parametrize("seed", range(12))
 def test_random_problems(seed: int, truncate: Truncation) -> None:
     # Losses, weights, lengths, masks, biases, direct terms, and radii up to 1.05.
     case = draw(seed, steps=60)
