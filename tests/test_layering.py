@@ -19,6 +19,7 @@ import pytest
 
 import rnnbptt
 from rooms import circles, imports_of, includes_of, upward, upward_includes
+from speed import slow, thinned
 
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
@@ -113,7 +114,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("path", "line", "found"), UPWARD)
+@pytest.mark.parametrize(("path", "line", "found"), thinned(UPWARD, 4))
 def test_an_import_from_a_room_above_is_found(
     path: str, line: str, found: str, form: str, tmp_path: Path
 ) -> None:
@@ -231,6 +232,7 @@ print(*sorted(new - set(sys.stdlib_module_names)))
     assert names <= {"rnnbptt", "numpy"}
 
 
+@slow
 def test_import_is_quick(tmp_path: Path) -> None:
     code = """
 import time
