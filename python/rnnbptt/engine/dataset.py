@@ -144,6 +144,7 @@ class Dataset:
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
             loss=loss,
+            loss_parameter=0.0,
             x=self.inputs,
             y=targets,
             h0=self.start,
