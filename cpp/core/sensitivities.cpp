@@ -38,12 +38,13 @@ class Factor {
     if (t >= problem_.length(b)) return false;
     const double w = problem_.weights ? static_cast<double>(*problem_.weights.at(t, b)) : 1.0;
     if (w == 0) return false;
-    if (problem_.loss == nullptr) return true;
+    if (problem_.loss == nullptr || w == known_for_) return true;
     step_.o = o;
     if (problem_.y) step_.y.data = problem_.y.at(t, b);
     if (problem_.labels) step_.labels.data = problem_.labels.at(t, b);
     step_.scale = w / problem_.weight_sum * factor_;
     problem_.loss->root(step_, root_, p_);
+    if (problem_.loss->traits.sum_of_squares) known_for_ = w;
     return true;
   }
 
@@ -66,6 +67,7 @@ class Factor {
   const bool diagonal_;
   LossSteps<const Scalar> step_;
   double factor_ = 1;
+  double known_for_ = -1;  // the weight of all steps that have the root at hand
   Scalar *root_, *p_;
 };
 
