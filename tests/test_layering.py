@@ -139,6 +139,7 @@ def test_folders_of_the_extension_look_into_those_below_them_alone(tmp_path: Pat
     for path, header, found in (
         ("core/algebra/lift.cpp", "core/sweep/sweep.hpp", "core/algebra/lift -> core/sweep/sweep"),
         ("core/schedule.hpp", "core/gradient.hpp", "core/schedule -> core/gradient"),
+        ("core/losses.cpp", "core/sweep/rows.hpp", "core/losses -> core/sweep/rows"),
         ("kernels/sizes.cpp", "core/runtime/threads.hpp", "kernels/sizes -> core/runtime/threads"),
     ):
         planted = tmp_path / path.replace("/", "_")
