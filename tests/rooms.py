@@ -38,9 +38,19 @@ CPP_ROOMS: dict[str, frozenset[str]] = {
     "core/algebra": frozenset({"include", "kernels", "core/runtime"}),
     "core/schedule": frozenset({"include"}),
     "core/sweep": frozenset({"include", "kernels", "core/runtime", "core/algebra", "core/schedule"}),
+    "core/sliding": frozenset({"include", "core/runtime", "core/algebra", "core/sweep"}),
     "core/reports": frozenset({"include", "kernels", "core/runtime", "core/algebra"}),
     "core": frozenset(
-        {"include", "kernels", "core/runtime", "core/algebra", "core/schedule", "core/sweep", "core/reports"}
+        {
+            "include",
+            "kernels",
+            "core/runtime",
+            "core/algebra",
+            "core/schedule",
+            "core/sweep",
+            "core/sliding",
+            "core/reports",
+        }
     ),
     "bindings": frozenset({"include", "kernels", "core", "core/runtime", "core/algebra", "core/reports"}),
 }

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <vector>
 
 #include "core/algebra/powers.hpp"
 #include "core/recurrence.hpp"
-#include "core/sweep/sliding.hpp"
+#include "core/sliding/sliding_sweep.hpp"
 #include "core/sweep/sweep.hpp"
 
 namespace rnnbptt {
@@ -23,13 +22,6 @@ struct Plan {
 };
 
 template <typename Scalar>
-const double* wide_copy(Workspace& workspace, const Scalar* A, Index n) {
-  auto* copy = workspace.take<double>(n);
-  std::copy(A, A + n, copy);
-  return copy;
-}
-
-template <typename Scalar>
 Schedule plan_up_to(Index L, const Params<const Scalar>& params, const Problem<Scalar>& problem, Goal goal,
                     const Schedule& schedule) {
   Choices choices = schedule.choices;
@@ -43,7 +35,7 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   Plan result{{}, schedule};
   if (schedule.L == 1) return result;
   const Index h = problem.shape.h;
-  const double* W_hh = wide_copy(workspace, params.W_hh, h * h);
+  const double* W_hh = copy_as<double>(workspace, params.W_hh, h * h);
   const auto climb_to = [&](Index L) {
     result.ladder = climb(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
     return result.ladder.rungs.back().n;
@@ -67,30 +59,13 @@ bool step_down(Plan& plan, const Schedule& schedule) {
   return true;
 }
 
-// W_hh and the squares of it that a lift has taken.
+// Has a plan follow a problem that is cut at blocks, if chunks do not end there.
 template <typename Scalar>
-std::vector<Rung> known_squares(Workspace& workspace, const Params<const Scalar>& params, const Shape& s,
-                                const Ladder& ladder) {
-  std::vector<Rung> squares;
-  for (const Rung& rung : ladder.rungs)
-    if (rung.n == Index{1} << squares.size()) squares.push_back(rung);
-  if (!squares.empty()) return squares;
-  return {{1, wide_copy(workspace, params.W_hh, s.h * s.h)}};
-}
-
-// The model that takes gradients of inputs back behind a window, with the sign they have there:
-// -W_hx^T (W_hh^T)^tau g is what a network with -W_hh^tau W_hx in the place of W_hx gives.
-template <typename Scalar>
-Params<const Scalar> params_beyond(Workspace& workspace, SlidingWindows& sliding,
-                                   const Params<const Scalar>& params, const Shape& s) {
-  auto* columns = workspace.take<double>(s.d * s.h);
-  for (Index i = 0; i < s.h; ++i)
-    for (Index j = 0; j < s.d; ++j) columns[j * s.h + i] = static_cast<double>(params.W_hx[i * s.d + j]);
-  sliding.carry_over(s.d, columns, true);
-  auto* W_hx = workspace.take<Scalar>(s.h * s.d);
-  for (Index i = 0; i < s.h; ++i)
-    for (Index j = 0; j < s.d; ++j) W_hx[i * s.d + j] = static_cast<Scalar>(-columns[j * s.h + i]);
-  return {W_hx, params.W_hh, params.W_qh};
+void fit_to_blocks(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                   const Problem<Scalar>& cut, Goal goal, const Schedule& schedule, Plan& result) {
+  if (cut.block % result.schedule.L == 0) return;
+  const Schedule fitting = plan(cut, params.b_h != nullptr, goal, schedule.choices);
+  if (!step_down(result, fitting)) result = plan_with_powers(run, workspace, params, cut, goal, fitting);
 }
 
 // Runs states, (B, h), from those after `first` steps on to the end.
@@ -122,30 +97,22 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   const Goal goal = input_gradient ? Goal::input_gradients : Goal::gradients;
   auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
   Problem<Scalar> cut = problem;
-  std::optional<SlidingWindows> sliding;
-  std::optional<Params<const Scalar>> beyond;
+  std::optional<LagWindows> lag_windows;
   if (problem.tau > 0) {
-    sliding.emplace(run, workspace, problem.shape.h,
-                    known_squares(workspace, params, problem.shape, chosen.ladder), problem.tau,
-                    problem.longest(), chosen.schedule.L, sizeof(Scalar) == sizeof(double));
-    cut.block = sliding->block();
-    if (cut.block % chosen.schedule.L != 0) {
-      const Schedule fitting = plan(cut, params.b_h != nullptr, goal, schedule.choices);
-      if (!step_down(chosen, fitting)) chosen = plan_with_powers(run, workspace, params, cut, goal, fitting);
-    }
-    if (input_gradient && sliding->beyond())
-      beyond = params_beyond(workspace, *sliding, params, problem.shape);
+    lag_windows.emplace(run, workspace, params, problem, chosen.ladder, chosen.schedule.L);
+    cut.block = lag_windows->block();
+    fit_to_blocks(run, workspace, params, cut, goal, schedule, chosen);
   }
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.ladder.rungs,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
-    std::optional<Coarsening<Scalar, State>> later;
-    if (beyond) later.emplace(run, workspace, problem.shape, *beyond, chosen.ladder.rungs, true, false);
-    if (sliding) sweep.slide(*sliding, later ? &later->model() : nullptr);
     report = {chosen.schedule, coarsening.model().L, sweep.time().count()};
-    return sweep.differentiate();
+    if (!lag_windows) return sweep.differentiate();
+    return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.ladder.rungs,
+                                       *lag_windows, sweep)
+        .differentiate();
   };
   const std::optional<double> loss = chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});
   if (!loss)

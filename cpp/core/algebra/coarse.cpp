@@ -6,14 +6,6 @@
 namespace rnnbptt {
 namespace {
 
-// A copy in the workspace, where kernels may read behind the ends of rows.
-template <typename Real, typename Source>
-const Real* copy_as(Workspace& workspace, const Source* A, Index n) {
-  auto* copy = workspace.take<Real>(n);
-  std::transform(A, A + n, copy, [](Source v) { return static_cast<Real>(v); });
-  return copy;
-}
-
 template <typename Scalar, typename Source>
 void store(Index n, const Source* from, Scalar* to) {
   if (to != nullptr) std::transform(from, from + n, to, [](Source v) { return static_cast<Scalar>(v); });

@@ -1,6 +1,7 @@
 // Memory for one call at a time, kept for the next.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
@@ -85,5 +86,13 @@ class Workspace {
   std::vector<Block> blocks_;
   std::size_t used_ = 0;
 };
+
+// A copy in a workspace, where kernels may read behind the ends of rows.
+template <typename Real, typename Source>
+const Real* copy_as(Workspace& workspace, const Source* A, Index n) {
+  auto* copy = workspace.take<Real>(n);
+  std::transform(A, A + n, copy, [](Source v) { return static_cast<Real>(v); });
+  return copy;
+}
 
 }  // namespace rnnbptt

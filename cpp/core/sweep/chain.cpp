@@ -97,10 +97,10 @@ const State* Chain<Scalar, State>::state(const Segment& segment, Index j) const 
 // --- their gradients
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::begin_adjoint(Rows& rows, const Back& pass) {
+void Chain<Scalar, State>::begin_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass) {
   stretches_.clear();
-  for (const Segment& segment : rows.window.segments) add_stretches(rows, segment, pass.way);
-  if (truncated(pass.way))
+  for (const Segment& segment : rows.window.segments) add_stretches(rows, segment, pass.options);
+  if (truncated(pass.options))
     std::stable_sort(stretches_.begin(), stretches_.end(),
                      [](const Stretch& left, const Stretch& right) { return left.steps > right.steps; });
   begin(rows, false);
@@ -113,16 +113,18 @@ void Chain<Scalar, State>::begin_adjoint(Rows& rows, const Back& pass) {
       for (Index n = 0; n < h_; ++n) start[n] += later[n];
     };
     if (stretch.ends >= 0) add(pass.carry + stretch.ends * h_);
-    if (stretch.from_cut >= 0 && pass.way.entering != nullptr) add(pass.way.entering + stretch.from_cut * h_);
+    if (stretch.from_cut >= 0 && pass.options.entering != nullptr)
+      add(pass.options.entering + stretch.from_cut * h_);
     set_start(static_cast<Index>(i), start);
   }
 }
 
 // The stretches of a segment that gradients flow through, the last one first.
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment, const Way<State>& way) {
+void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment,
+                                         const BackwardPass<Scalar, State>& pass) {
   Index from = segment.first_row + segment.steps, ends = segment.sequence, from_cut = -1;
-  if (truncated(way))
+  if (truncated(pass))
     for (Index j = segment.steps; j >= 1; --j) {
       const Index t = segment.time + (j - 1) * model_.L;
       if (!problem_.cut(t, segment.sequence)) continue;
@@ -135,19 +137,19 @@ void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment, con
       // Outputs of a lifted step read the state before it.
       Scalar* before = rows.g + from * narrow_row_;
       if (!model_.lifted) continue;
-      if (way.past_first != nullptr) std::copy(before, before + h_, way.past_first + cut * h_);
+      if (pass.past_first != nullptr) std::copy(before, before + h_, pass.past_first + cut * h_);
       std::fill(before, before + h_, Scalar{0});
     }
   stretches_.push_back({from, from - segment.first_row, ends, from_cut, -1});
 }
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::end_adjoint(Rows& rows, const Back& pass) {
-  if (pass.way.first != nullptr)
+void Chain<Scalar, State>::end_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass) {
+  if (pass.options.first != nullptr)
     for (const Stretch& stretch : stretches_) {
       if (stretch.to_cut < 0) continue;
       const State* first = base_ + (stretch.row - stretch.steps) * row_;
-      std::copy(first, first + h_, pass.way.first + stretch.to_cut * h_);
+      std::copy(first, first + h_, pass.options.first + stretch.to_cut * h_);
     }
   for (const Segment& segment : rows.window.segments) {
     State* first = base_ + segment.first_row * row_;

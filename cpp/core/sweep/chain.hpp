@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/algebra/scan.hpp"
-#include "core/sweep/pass.hpp"
+#include "core/sweep/backward_pass.hpp"
 #include "core/sweep/windows.hpp"
 
 namespace rnnbptt {
@@ -19,7 +19,6 @@ template <typename Scalar, typename State>
 class Chain {
  public:
   using Rows = WindowRows<Scalar, State>;
-  using Back = Pass<Scalar, State>;
 
   Chain(Run& run, Workspace& workspace, const Problem<Scalar>& problem,
         const CoarseModel<Scalar, State>& model, const Windows<Scalar, State>& windows,
@@ -37,8 +36,8 @@ class Chain {
 
   // g_{c-1} += A^T g_c from the last coarse step to the start state. What arrives there the pass carries on
   // to the window before.
-  void begin_adjoint(Rows& rows, const Back& pass);
-  void end_adjoint(Rows& rows, const Back& pass);
+  void begin_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass);
+  void end_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass);
 
   // Runs what was begun, beside other stages.
   void run(Rows& rows, const Stage& beside = {}, const Stage& beside_too = {});
@@ -50,14 +49,14 @@ class Chain {
   struct Stretch {
     Index row, steps;
     Index ends = -1;  // the sequence whose gradients from later windows enter at `row`
-    // The cuts it lies between, as rows of the arrays of a Way, where blocks are cut.
+    // The cuts it lies between, as rows of the arrays of a BackwardPass, where blocks are cut.
     Index from_cut = -1, to_cut = -1;
   };
 
-  bool truncated(const Way<State>& way) const {
-    return (problem_.block > 0 && !way.whole) || problem_.cuts != nullptr;
+  bool truncated(const BackwardPass<Scalar, State>& pass) const {
+    return (problem_.block > 0 && !pass.ignore_cuts) || problem_.cuts != nullptr;
   }
-  void add_stretches(Rows& rows, const Segment& segment, const Way<State>& way);
+  void add_stretches(Rows& rows, const Segment& segment, const BackwardPass<Scalar, State>& pass);
   MatrixView<const State> scaled(MatrixView<const State> A, double factor);
 
   void begin(Rows& rows, bool forward);

@@ -119,7 +119,7 @@ void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
     if (first == 0) std::fill(rows.d, rows.d + stride_.o, Scalar{0});
     if (from == to) return;
     differentiate(rows, from, to, split);
-    if (pass_->way.every > 0) keep_first(rows, from, to);
+    if (pass_->options.every > 0) keep_first(rows, from, to);
     send_back(rows, from, to, split);
   });
 }
@@ -136,8 +136,9 @@ void RowStages<Scalar, State>::evaluate(Rows& rows, Index from, Index to) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, Index split) {
   const Index L = model_.L, q = problem_.shape.q;
-  if (pass_->way.again) {
-    const SequenceView<const Scalar> later{held_.at(pass_->way.shift, 0), held_.step, held_.sequence};
+  const SequenceView<Scalar>& d_o = pass_->options.d_o;
+  if (pass_->options.reuse_d_o) {
+    const SequenceView<const Scalar> later{d_o.at(pass_->options.shift, 0), d_o.step, d_o.sequence};
     return gather(rows.window, L, later, q, from, to, rows.d, stride_.o);
   }
   if (problem_.loss == Loss::given) {
@@ -148,7 +149,7 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, I
                                 targets_ + split * block_ * stride_.o);
   }
   if (gradients_.o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, gradients_.o);
-  if (held_) scatter(rows.window, L, rows.d, stride_.o, q, from, to, held_);
+  if (d_o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, d_o);
 }
 
 // What steps behind the first ones of a block ask of the states does not count in this pass.
@@ -157,9 +158,9 @@ void RowStages<Scalar, State>::keep_first(Rows& rows, Index from, Index to) {
   const Index L = model_.L, q = problem_.shape.q;
   for_rows(rows.window, from, to, [&](const Segment& segment, Index j0, Index j1) {
     for (Index j = std::max<Index>(j0, 1); j < j1; ++j) {
-      const Index t = (segment.time + (j - 1) * L) % pass_->way.every;
+      const Index t = (segment.time + (j - 1) * L) % pass_->options.every;
       Scalar* row = rows.d + (segment.first_row + j) * stride_.o;
-      std::fill(row + std::clamp<Index>(pass_->way.kept - t, 0, L) * q, row + L * q, Scalar{0});
+      std::fill(row + std::clamp<Index>(pass_->options.kept - t, 0, L) * q, row + L * q, Scalar{0});
     }
   });
 }
@@ -229,14 +230,15 @@ template <typename Scalar, typename State>
 void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
   for_blocks(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
     if (!isolated()) add_sums(rows, std::max<Index>(first, 1), to, split);
-    if (gradients_.x && (pass_->way.shift == 0 || later_ != nullptr)) input_gradients(rows, first, to);
+    if (gradients_.x) input_gradients(rows, first, to);
   });
 }
 
 // Whether gradients are cut before every chunk: then none arrives at the last state of any.
 template <typename Scalar, typename State>
 bool RowStages<Scalar, State>::isolated() const {
-  return model_.lifted && problem_.block == model_.L && !pass_->way.whole && pass_->way.entering == nullptr;
+  return model_.lifted && problem_.block == model_.L && !pass_->options.ignore_cuts &&
+         pass_->options.entering == nullptr;
 }
 
 // sum += left^T states, as far as it is wanted: of the first part's rows the first part's columns; of the
@@ -270,10 +272,10 @@ void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index 
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to) {
   const kernels::Rows<Scalar*> dx{rows.dx + from * stride_.x, stride_.x};
-  const bool add = pass_->way.shift > 0;
-  const CoarseModel<Scalar, State>& model = add ? *later_ : model_;
+  const CoarseModel<Scalar, State>* added = pass_->options.added_inputs;
+  const CoarseModel<Scalar, State>& model = added != nullptr ? *added : model_;
   kernels::Rows<const Scalar*> so_far;
-  if (add) {
+  if (added != nullptr) {
     const SequenceView<const Scalar> x{gradients_.x.data, gradients_.x.step, gradients_.x.sequence};
     gather(rows.window, model.L, x, problem_.shape.d, from, to, rows.dx, stride_.x);
     so_far = {dx.base, dx.stride};

@@ -4,8 +4,8 @@
 
 #include <functional>
 
+#include "core/sweep/backward_pass.hpp"
 #include "core/sweep/inner_states.hpp"
-#include "core/sweep/pass.hpp"
 #include "core/sweep/windows.hpp"
 
 namespace rnnbptt {
@@ -14,7 +14,6 @@ template <typename Scalar, typename State>
 class RowStages {
  public:
   using Rows = WindowRows<Scalar, State>;
-  using Back = Pass<Scalar, State>;
 
   RowStages(Run& run, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
             const CoarseModel<Scalar, State>& model, const Windows<Scalar, State>& windows, Index splits)
@@ -29,14 +28,7 @@ class RowStages {
 
   // To be called once, before the first backward pass, and before each.
   void turn_back(Workspace& workspace);
-  void begin(const Back& pass) { pass_ = &pass; }
-
-  // Has d_o kept in an array for later passes. Gradients of inputs by a pass for d_o of later steps are those
-  // of another model, and added to the others.
-  void hold(SequenceView<Scalar> d_o, const CoarseModel<Scalar, State>* later) {
-    held_ = d_o;
-    later_ = later;
-  }
+  void begin(const RunningPass<Scalar, State>& pass) { pass_ = &pass; }
 
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
@@ -91,9 +83,7 @@ class RowStages {
   const CoarseModel<Scalar, State>& model_;
   const typename Windows<Scalar, State>::Strides stride_;
   const Index block_, splits_, h_;
-  const Back* pass_ = nullptr;
-  SequenceView<Scalar> held_;
-  const CoarseModel<Scalar, State>* later_ = nullptr;
+  const RunningPass<Scalar, State>* pass_ = nullptr;
   double* losses_ = nullptr;   // (splits,)
   Scalar* targets_ = nullptr;  // (splits, block_) rows
 };

@@ -9,7 +9,6 @@
 
 #include "core/sweep/chain.hpp"
 #include "core/sweep/row_stages.hpp"
-#include "core/sweep/sliding.hpp"
 
 namespace rnnbptt {
 
@@ -18,13 +17,6 @@ class Sweep {
  public:
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
         const Schedule& schedule, Coarsening<Scalar, State>& coarsening);
-
-  // Has differentiate() take windows of some steps; the model is the one that takes gradients of inputs
-  // beyond them, or null.
-  void slide(SlidingWindows& sliding, const CoarseModel<Scalar, State>* beyond) {
-    sliding_ = &sliding;
-    beyond_ = beyond;
-  }
 
   // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where something not
   // finite would have spread, through the zeros of a lift's direct term, to gradients of inputs that it does
@@ -35,21 +27,20 @@ class Sweep {
   // after the last coarse step that is complete.
   void evaluate(SequenceView<Scalar> o, InnerStates<Scalar, State>* inner, State* last);
 
+  // What differentiate() consists of, for gradients that take several backward passes: forward(), once; then
+  // any number of passes, each of them started, run and finished; then clear_behind_ends(), once.
+  void forward();
+  RunningPass<Scalar, State> start(const Params<Scalar>& wanted, const BackwardPass<Scalar, State>& options);
+  // Returns the loss, where the pass does not reuse d_o; nothing where differentiate() does.
+  std::optional<double> backward(RunningPass<Scalar, State>& pass);
+  void clear_behind_ends();
+
   const Windows<Scalar, State>& time() const { return windows_; }
+  const CoarseModel<Scalar, State>& model() const { return model_; }
 
  private:
   using Rows = WindowRows<Scalar, State>;
-  using Back = Pass<Scalar, State>;
 
-  void forward(Chain<Scalar, State>& chain);
-  std::optional<double> backward(Chain<Scalar, State>& chain, Back& pass);
-  Back pass_for(const Params<Scalar>& wanted, const Way<State>& way);
-
-  // Windows of tau steps.
-  void hold_outputs();
-  double find_entering(Chain<Scalar, State>& chain, Way<State>& way);
-  void take_away_beyond(Chain<Scalar, State>& chain);
-  void window_of_start(Chain<Scalar, State>& chain);
   void clear_behind_ends(SequenceView<Scalar> sequence, Index size) const;
 
   Run& run_;
@@ -61,8 +52,7 @@ class Sweep {
   const CoarseModel<Scalar, State>& model_;
   Windows<Scalar, State> windows_;
   RowStages<Scalar, State> stages_;
-  SlidingWindows* sliding_ = nullptr;
-  const CoarseModel<Scalar, State>* beyond_ = nullptr;
+  std::optional<Chain<Scalar, State>> chain_;
   const bool keep_;    // whether the states of all windows are
   Index stated_ = -1;  // the window whose states are held, where they are not all
 };

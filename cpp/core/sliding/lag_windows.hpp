@@ -16,17 +16,18 @@
 #include <vector>
 
 #include "core/algebra/powers.hpp"
+#include "rnnbptt/problem.hpp"
 
 namespace rnnbptt {
 
-// Whether windows of tau steps are to be taken in blocks, and the powers of W_hh they need. Decided by norms
-// of powers, never by data.
-class SlidingWindows {
+// How the gradients of a problem with lag windows are taken: in which blocks, and by which powers of W_hh.
+// Decided by norms of powers, never by data.
+class LagWindows {
  public:
-  // For sequences of up to `steps` steps, in chunks of L. `squares` of W_hh are those that are known, W_hh
-  // itself at least; `exact` asks for powers right to the last bit where it counts.
-  SlidingWindows(Run& run, Workspace& workspace, Index h, std::vector<Rung> squares, Index tau, Index steps,
-                 Index L, bool exact);
+  // For chunks of L steps, and powers of W_hh that are known, if any.
+  template <typename Scalar>
+  LagWindows(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+             const Problem<Scalar>& problem, const Ladder& powers, Index L);
 
   Index tau() const { return tau_; }
 
@@ -36,14 +37,15 @@ class SlidingWindows {
   // Whether W_hh^tau is anything but negligible: else there is nothing to take away.
   bool beyond() const { return beyond_; }
 
-  // A window from the first step of a block on: so many whole blocks, and the first steps of the next.
+  // A lag window from the first step of a block on holds so many blocks, and the first steps of the next.
   Index blocks_ahead() const { return block_ < tau_ ? tau_ / block_ : 0; }
   Index steps_ahead() const { return block_ < tau_ ? tau_ % block_ : tau_; }
 
-  // What enters before each block, from what flows out of whole blocks, of which there may be none ahead,
-  // and out of the first steps of blocks, or null where there are none: each (blocks, rows, h).
+  // W_hh^T M_b for each block: from what flows out of blocks alone, at their first steps, for the losses of
+  // all their steps, and for those of the first `steps_ahead`. Either may be null where none are ahead. All
+  // are (blocks, rows, h).
   template <typename State>
-  void join(Index blocks, Index rows, const State* whole, const State* first, State* entering);
+  void join(Index blocks, Index rows, const State* all_steps, const State* first_steps, State* entering);
 
   // A <- A W_hh^tau, or A (W_hh^T)^tau, for some rows of h numbers.
   void carry_over(Index rows, double* A, bool transposed);
@@ -54,6 +56,8 @@ class SlidingWindows {
     double norm, amount;  // of W_hh^n; the sum of the norms of all powers before it
   };
 
+  // `exact` asks for powers right to the last bit where it counts.
+  void choose_block(Index steps, Index L, std::vector<Rung> squares, bool exact);
   bool negligible();
   double norm_of(Index n);
   void apply(Index n, Index rows, double* A, bool transposed);

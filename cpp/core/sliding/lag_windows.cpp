@@ -1,4 +1,4 @@
-#include "core/sweep/sliding.hpp"
+#include "core/sliding/lag_windows.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -30,13 +30,22 @@ double logarithmic_mean(double a, double b) {
 
 }  // namespace
 
-SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vector<Rung> squares, Index tau,
-                               Index steps, Index L, bool exact)
-    : run_(run), workspace_(workspace), h_(h), tau_(tau) {
-  squares_.emplace(run, workspace, h, squares, 0);
-  beyond_ = tau < steps && !negligible();
+template <typename Scalar>
+LagWindows::LagWindows(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                       const Problem<Scalar>& problem, const Ladder& powers, Index L)
+    : run_(run), workspace_(workspace), h_(problem.shape.h), tau_(problem.tau) {
+  std::vector<Rung> squares;
+  for (const Rung& rung : powers.rungs)
+    if (rung.n == Index{1} << squares.size()) squares.push_back(rung);
+  if (squares.empty()) squares.push_back({1, copy_as<double>(workspace, params.W_hh, h_ * h_)});
+  choose_block(problem.longest(), L, std::move(squares), sizeof(Scalar) == sizeof(double));
+}
+
+void LagWindows::choose_block(Index steps, Index L, std::vector<Rung> squares, bool exact) {
+  squares_.emplace(run_, workspace_, h_, squares, 0);
+  beyond_ = tau_ < steps && !negligible();
   if (!beyond_) return;
-  lost_ = norm_of(tau);
+  lost_ = norm_of(tau_);
   if (lost_ <= forgets || !std::isfinite(lost_)) return;
   measure(steps);
   Index longest = steps;
@@ -49,7 +58,7 @@ SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vec
   }
   // As short as holds a window in whole chunks; else a power of two, of which powers are at hand.
   const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(longest)));
-  const Index unit = std::min(L, power_of_two), window = (tau + unit - 1) / unit * unit;
+  const Index unit = std::min(L, power_of_two), window = (tau_ + unit - 1) / unit * unit;
   block_ = window <= longest ? window : power_of_two;
   // What enters blocks is worth finding where it halves what is taken away.
   const double all = ratio(steps);
@@ -57,19 +66,19 @@ SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vec
   // Squaring doubles relative errors, of which those along the eigenvectors add up, one in h or so. So it is
   // the first squares that are to be exact.
   const double weight = block_ > 0 ? std::max(ratio(block_), 1.0) : all;
-  const double harmless = plain_squares * static_cast<double>(h);
-  const double doublings = std::log2(static_cast<double>(tau) * weight / harmless);
+  const double harmless = plain_squares * static_cast<double>(h_);
+  const double doublings = std::log2(static_cast<double>(tau_) * weight / harmless);
   const auto needed = static_cast<int>(std::ceil(std::clamp(doublings, 0.0, 62.0)));
   if (exact && needed > static_cast<int>(squares.size())) {
     if (squares.back().low == nullptr) squares.resize(1);
-    squares_.emplace(run, workspace, h, std::move(squares), needed);
+    squares_.emplace(run_, workspace_, h_, std::move(squares), needed);
   }
   // No others are needed from here on: what is taken later may be released.
-  (*squares_)[digits_of(tau) - 1];
+  (*squares_)[digits_of(tau_) - 1];
 }
 
 // By bounds of norms, at the first square that tells.
-bool SlidingWindows::negligible() {
+bool LagWindows::negligible() {
   double bound = 0;  // of the powers that the lower digits of tau stand for
   for (int k = 0; k < digits_of(tau_); ++k) {
     const double size = std::log2(frobenius(h_ * h_, (*squares_)[k]));
@@ -80,7 +89,7 @@ bool SlidingWindows::negligible() {
 }
 
 // Fills in nodes up to `steps`, or to the first square that forgets, or to the first that cannot follow.
-void SlidingWindows::measure(Index steps) {
+void LagWindows::measure(Index steps) {
   nodes_ = {{0, 1, 0}};
   const auto add = [this](Index n, double norm) {
     const Node& last = nodes_.back();
@@ -98,9 +107,9 @@ void SlidingWindows::measure(Index steps) {
 }
 
 // What is taken away, beside what is left.
-double SlidingWindows::ratio(Index block) const { return lost_ / amount(tau_) * amount(block); }
+double LagWindows::ratio(Index block) const { return lost_ / amount(tau_) * amount(block); }
 
-double SlidingWindows::amount(Index n) const {
+double LagWindows::amount(Index n) const {
   const auto next = std::lower_bound(nodes_.begin(), nodes_.end(), n,
                                      [](const Node& node, Index steps) { return node.n < steps; });
   if (next == nodes_.end()) return 2 * nodes_.back().amount;  // powers forget: no more than that is to come
@@ -112,7 +121,7 @@ double SlidingWindows::amount(Index n) const {
 }
 
 // The spectral norm of W_hh^n by a round of the power method, from below and within some tenths.
-double SlidingWindows::norm_of(Index n) {
+double LagWindows::norm_of(Index n) {
   constexpr Index rows = 4;
   for (int k = 0; k < digits_of(n); ++k) (*squares_)[k];  // stay, unlike what is taken from here on
   const Workspace::Mark mark = workspace_.mark();
@@ -139,10 +148,10 @@ double SlidingWindows::norm_of(Index n) {
   return norm;
 }
 
-void SlidingWindows::carry_over(Index rows, double* A, bool transposed) { apply(tau_, rows, A, transposed); }
+void LagWindows::carry_over(Index rows, double* A, bool transposed) { apply(tau_, rows, A, transposed); }
 
 // A <- A W_hh^n, one binary digit of n after the other.
-void SlidingWindows::apply(Index n, Index rows, double* A, bool transposed) {
+void LagWindows::apply(Index n, Index rows, double* A, bool transposed) {
   for (int k = 0; k < digits_of(n); ++k) {
     if ((n >> k & 1) == 0) continue;
     const MatrixView<const double> power{(*squares_)[k], h_, h_, h_}, given{A, rows, h_, h_};
@@ -163,7 +172,8 @@ void SlidingWindows::apply(Index n, Index rows, double* A, bool transposed) {
 
 // Windows of 1, 2, 4, ... blocks; those that a window is made of are put before what is joined already.
 template <typename State>
-void SlidingWindows::join(Index blocks, Index rows, const State* whole, const State* first, State* entering) {
+void LagWindows::join(Index blocks, Index rows, const State* all_steps, const State* first_steps,
+                      State* entering) {
   const Index size = rows * h_, ahead = blocks_ahead();
   const int own = digits_of(block_) - 1;  // where there are blocks ahead, they are powers of two
   const auto power = [&](int k) { return MatrixView<const double>{(*squares_)[own + k], h_, h_, h_}; };
@@ -171,11 +181,11 @@ void SlidingWindows::join(Index blocks, Index rows, const State* whole, const St
   auto* result = workspace_.take<double>(blocks * size);
   auto* total = workspace_.take<double>(blocks * size);
   auto* spare = workspace_.take<double>(blocks * size);
-  if (first != nullptr)
-    std::copy(first, first + blocks * size, result);
+  if (first_steps != nullptr)
+    std::copy(first_steps, first_steps + blocks * size, result);
   else
     std::fill(result, result + blocks * size, 0.0);
-  if (whole != nullptr) std::copy(whole, whole + blocks * size, total);
+  if (all_steps != nullptr) std::copy(all_steps, all_steps + blocks * size, total);
   // from_b + later_{b+n} W^(n block), which is zero behind the last block.
   const auto put_before = [&](int k, const double* from, double* later) {
     const Index n = Index{1} << k, left = std::max<Index>(blocks - n, 0);
@@ -192,7 +202,11 @@ void SlidingWindows::join(Index blocks, Index rows, const State* whole, const St
   std::transform(result, result + blocks * size, entering, [](double v) { return static_cast<State>(v); });
 }
 
-template void SlidingWindows::join(Index, Index, const float*, const float*, float*);
-template void SlidingWindows::join(Index, Index, const double*, const double*, double*);
+template LagWindows::LagWindows(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
+                                const Ladder&, Index);
+template LagWindows::LagWindows(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
+                                const Ladder&, Index);
+template void LagWindows::join(Index, Index, const float*, const float*, float*);
+template void LagWindows::join(Index, Index, const double*, const double*, double*);
 
 }  // namespace rnnbptt
