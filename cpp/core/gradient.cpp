@@ -14,11 +14,11 @@ namespace {
 
 // The powers of W_hh that a schedule asks for, and the schedule that follows from how far they got.
 struct Plan {
-  Ladder ladder;
+  PowerChain power_chain;
   Schedule schedule;
 
   // Whether the chain of states is to be carried in float64.
-  bool wide() const { return ladder.rungs.size() > 1 && !ladder.forgetting; }
+  bool wide() const { return power_chain.powers.size() > 1 && !power_chain.forgetting; }
 };
 
 template <typename Scalar>
@@ -36,25 +36,26 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   if (schedule.L == 1) return result;
   const Index h = problem.shape.h;
   const double* W_hh = copy_as<double>(workspace, params.W_hh, h * h);
-  const auto climb_to = [&](Index L) {
-    result.ladder = climb(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
-    return result.ladder.rungs.back().n;
+  const auto build_to = [&](Index L) {
+    result.power_chain =
+        build_powers(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
+    return result.power_chain.powers.back().n;
   };
-  for (Index reached = climb_to(schedule.L); reached < result.schedule.L;) {
+  for (Index reached = build_to(schedule.L); reached < result.schedule.L;) {
     // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
     result.schedule = plan_up_to(reached, params, problem, goal, schedule);
-    if (result.schedule.L != reached) reached = climb_to(result.schedule.L);
+    if (result.schedule.L != reached) reached = build_to(result.schedule.L);
   }
   return result;
 }
 
-// Has a plan follow a schedule of shorter chunks, if their power is a rung of its ladder and exact.
+// Has a plan follow a schedule of shorter chunks, if it has their power, and that one is exact.
 bool step_down(Plan& plan, const Schedule& schedule) {
-  auto& rungs = plan.ladder.rungs;
-  const auto rung =
-      std::find_if(rungs.begin(), rungs.end(), [&](const Rung& r) { return r.n == schedule.L; });
-  if (schedule.L == 1 || rung == rungs.end() || rung->low == nullptr) return false;
-  rungs.erase(rung + 1, rungs.end());
+  auto& powers = plan.power_chain.powers;
+  const auto power =
+      std::find_if(powers.begin(), powers.end(), [&](const Power& P) { return P.n == schedule.L; });
+  if (schedule.L == 1 || power == powers.end() || power->low == nullptr) return false;
+  powers.erase(power + 1, powers.end());
   plan.schedule = schedule;
   return true;
 }
@@ -99,18 +100,18 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   Problem<Scalar> cut = problem;
   std::optional<LagWindows> lag_windows;
   if (problem.tau > 0) {
-    lag_windows.emplace(run, workspace, params, problem, chosen.ladder, chosen.schedule.L);
+    lag_windows.emplace(run, workspace, params, problem, chosen.power_chain, chosen.schedule.L);
     cut.block = lag_windows->block();
     fit_to_blocks(run, workspace, params, cut, goal, schedule, chosen);
   }
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.ladder.rungs,
+    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.power_chain.powers,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
     report = {chosen.schedule, coarsening.model().L, sweep.time().count()};
     if (!lag_windows) return sweep.differentiate();
-    return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.ladder.rungs,
+    return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.power_chain.powers,
                                        *lag_windows, sweep)
         .differentiate();
   };
@@ -134,7 +135,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
     return forward(run, workspace, params, problem, o, hidden);
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.ladder.rungs, false, false);
+    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.power_chain.powers, false, false);
     const Gradients<Scalar> none;
     Sweep<Scalar, State> sweep(run, workspace, problem, none, chosen.schedule, coarsening);
     auto* states = last != nullptr ? workspace.take<State>(s.B * s.h) : nullptr;

@@ -16,7 +16,7 @@ constexpr Index longest_chunk = 64;
 constexpr Index longest_dividing_chunk = 256;  // where few lengths divide what L has to
 constexpr double cycles_per_call = 40;         // entering a product
 constexpr double cycles_per_lift = 3000;       // entering and leaving a lift
-constexpr double cycles_per_rung = 1500;       // the dozen small products of one doubling and its gradient
+constexpr double cycles_per_round = 1500;      // the dozen small products of one doubling and its gradient
 constexpr double cycles_per_window = 15000;    // more than going straight through the caller's arrays takes
 constexpr double cycles_per_copy = 40;         // of a state
 constexpr double default_memory = 256.0 * 1024 * 1024;
@@ -89,7 +89,7 @@ std::vector<Index> lengths_allowed(const Problem<Scalar>& problem, const Choices
 }
 
 // Rounds in which W_hh^L is reached: doublings, and steps that are added.
-double rungs_to(Index L) {
+double rounds_to(Index L) {
   const auto digits = static_cast<std::size_t>(L);
   return static_cast<double>(std::bit_width(digits) - 1 + std::popcount(digits) - 1);
 }
@@ -160,7 +160,7 @@ Scanned estimate_of(const Work& work, Index steps) {
     const double halves = tangent ? 0.375 : 1;  // three blocks of eight
     const double products = back ? 3 : 1;       // two for the gradient of each
     cycles += products * product_cycles(L * (blocks * work.inputs + halves * q), h, h, 8) +
-              rungs_to(steps) * (products * halves * product_cycles(h, h, h, 8) + cycles_per_rung) +
+              rounds_to(steps) * (products * halves * product_cycles(h, h, h, 8) + cycles_per_round) +
               products * product_cycles(q, h, L * work.inputs, 8) + cycles_per_lift + in * out * 2;
   }
   return {cycles, scanned.piece};
@@ -202,7 +202,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   const Index most_splits = large ? 8 : 16;
   // Packed matrices; powers, their exact sums and transposes; blocks of the lift and their gradients.
   const double model_bytes =
-      sizeof(Scalar) * 2 * sums + (best.L > 1 ? 8 * (h * h * (6 * rungs_to(best.L) + 8) +
+      sizeof(Scalar) * 2 * sums + (best.L > 1 ? 8 * (h * h * (6 * rounds_to(best.L) + 8) +
                                                      4 * L * (work.inputs + q) * h + 2 * L * d * L * q)
                                               : 0);
   const auto splits_for = [&](double window) {

@@ -34,14 +34,14 @@ Index narrowest_band() {
 
 template <typename Scalar, typename Real>
 Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
-                                     const Params<const Scalar>& params, const std::vector<Rung>& rungs,
+                                     const Params<const Scalar>& params, const std::vector<Power>& powers,
                                      bool input_gradient, bool tangent)
     : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
   model_.parts = tangent ? 2 : 1;
   model_.part = tangent ? shape.h / 2 : shape.h;
   model_.h = shape.h;
-  if (rungs.size() > 1)
-    build_lifted(run, params, rungs, input_gradient);
+  if (powers.size() > 1)
+    build_lifted(run, params, powers, input_gradient);
   else if constexpr (std::same_as<Scalar, Real>)
     build_plain(params, input_gradient);
 }
@@ -100,20 +100,20 @@ void Coarsening<Scalar, Real>::set_observations(MatrixView<const Source> Obs) {
 
 template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>& params,
-                                            const std::vector<Rung>& rungs, bool input_gradient) {
+                                            const std::vector<Power>& powers, bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const Index inputs = d + (bias_ ? 1 : 0);
   auto* B_columns = workspace_.take<Real>(inputs * h);
   for (Index i = 0; i < h; ++i)
     for (Index j = 0; j < d; ++j) B_columns[j * h + i] = static_cast<Real>(params.W_hx[i * d + j]);
   if (bias_) std::copy(params.b_h, params.b_h + h, B_columns + d * h);
-  std::vector<LiftRung<Real>> powers;
-  for (const Rung& rung : rungs)
+  std::vector<LiftPower<Real>> lifted;
+  for (const Power& power : powers)
     if constexpr (sizeof(Real) == sizeof(double))
-      powers.push_back({rung.n, rung.power});
+      lifted.push_back({power.n, power.matrix});
     else
-      powers.push_back({rung.n, copy_as<Real>(workspace_, rung.power, h * h)});
-  lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(powers), B_columns,
+      lifted.push_back({power.n, copy_as<Real>(workspace_, power.matrix, h * h)});
+  lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(lifted), B_columns,
                      copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
   model_.L = L;
@@ -121,7 +121,7 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   model_.inputs = L * d;
   model_.outputs = L * q;
 
-  set_recurrence({lift_.rungs.back().power, h, h, h});
+  set_recurrence({lift_.powers.back().matrix, h, h, h});
 
   // Ctrl^T: input i of step j acts through lag L - 1 - j.
   auto* ctrl_T = workspace_.take<Real>(L * d * h);

@@ -72,7 +72,7 @@ template <typename Scalar, typename Real>
 class Coarsening {
  public:
   Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             const std::vector<Rung>& rungs, bool input_gradient, bool tangent);
+             const std::vector<Power>& powers, bool input_gradient, bool tangent);
 
   const CoarseModel<Scalar, Real>& model() const { return model_; }
 
@@ -87,7 +87,7 @@ class Coarsening {
  private:
   void build_plain(const Params<const Scalar>& params, bool input_gradient)
     requires std::same_as<Scalar, Real>;
-  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Rung>& rungs,
+  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Power>& powers,
                     bool input_gradient);
   void set_recurrence(MatrixView<const Real> A);
   template <typename Source>

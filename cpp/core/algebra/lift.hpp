@@ -15,9 +15,9 @@
 namespace rnnbptt {
 
 template <typename Real>
-struct LiftRung {
+struct LiftPower {
   Index n = 1;
-  const Real* power = nullptr;       // W^n, (h, h)
+  const Real* matrix = nullptr;      // W^n, (h, h)
   const Real* transposed = nullptr;  // not of the last
 };
 
@@ -26,7 +26,7 @@ struct Lift {
   Square form;                            // of W: h, and whether this is a model of states and tangents
   Index inputs = 0, q = 0;                // `inputs` counts a constant input for the bias, if there is one
   Index steps = 1;                        // L
-  std::vector<LiftRung<Real>> rungs;      // from W to W^L
+  std::vector<LiftPower<Real>> powers;    // from W to W^L
   const Real* inputs_by_lag = nullptr;    // (L * inputs, h): row (k, i) is column i of W^k B
   const Real* outputs_by_step = nullptr;  // (L * q, h): rows C W^(j+1), j = 0..L-1; all tangents last
   const Real* markov = nullptr;           // (q, L * inputs): column (k, i) is C W^k B, lag k, input i
@@ -43,10 +43,10 @@ struct LiftGradients {
   Real* markov = nullptr;           // (q, L * inputs)
 };
 
-// `rungs` come without transposes. B_columns is (inputs, h): the columns of B as rows.
+// `powers` come without transposes. B_columns is (inputs, h): the columns of B as rows.
 template <typename Real>
 Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index q,
-                std::vector<LiftRung<Real>> rungs, const Real* B_columns, const Real* C);
+                std::vector<LiftPower<Real>> powers, const Real* B_columns, const Real* C);
 
 // Gradients of W (h, h), of the columns of B (inputs, h) and of C (q, h) from those of the blocks. Of the
 // blocks M of a model of states and tangents, which are there twice, the first gets the whole gradient and

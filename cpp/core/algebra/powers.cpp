@@ -123,25 +123,20 @@ Sum multiply_plain(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
   return {product, nullptr};
 }
 
-// W^n, and the powers on the way to it.
-struct Step {
-  Index n;
-  Sum power;
-};
-
-std::vector<Step> steps_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
-                           bool exact) {
+std::vector<Power> powers_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                             bool exact) {
   const auto multiply = exact ? multiply_exact : multiply_plain;
-  std::vector<Step> result{{1, {W, nullptr}}};
+  std::vector<Power> result{{1, W, nullptr}};
   Index digit = 1;
   while (digit <= n / 2) digit *= 2;
   while (result.back().n < n) {
-    const Step last = result.back();
+    const Power last = result.back();
     const bool add = last.n == n / digit - 1;  // the digits so far end in a one
     if (!add) digit /= 2;
-    const Sum next = multiply(run, workspace, form, last.power, add ? result.front().power : last.power);
+    const Power& factor = add ? result.front() : last;
+    const Sum next = multiply(run, workspace, form, {last.matrix, last.low}, {factor.matrix, factor.low});
     if (!(frobenius(form.size * form.size, next.high) <= largest_norm)) break;
-    result.push_back({add ? last.n + 1 : 2 * last.n, next});
+    result.push_back({add ? last.n + 1 : 2 * last.n, next.high, next.low});
   }
   return result;
 }
@@ -171,52 +166,49 @@ double growth_rate(Run& run, Workspace& workspace, Square form, const double* P)
 }
 
 // The plain powers tell whether exact ones are worth their price.
-std::vector<Step> steps_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
-                                  bool exact) {
-  std::vector<Step> result = steps_to(run, workspace, form, W, n, false);
-  if (exact && result.size() > 1 &&
-      growth_rate(run, workspace, form, result.back().power.high) > forgetting_rate)
-    result = steps_to(run, workspace, form, W, result.back().n, true);
+std::vector<Power> powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                                    bool exact) {
+  std::vector<Power> result = powers_to(run, workspace, form, W, n, false);
+  if (exact && result.size() > 1 && growth_rate(run, workspace, form, result.back().matrix) > forgetting_rate)
+    result = powers_to(run, workspace, form, W, result.back().n, true);
   return result;
 }
 
 // Whether nothing cancels in the powers: of matrices of orthogonal columns the ratio is sqrt(h).
-bool well_conditioned(Index h, const std::vector<Step>& steps) {
+bool well_conditioned(Index h, const std::vector<Power>& powers) {
   const double most = largest_cancellation * std::sqrt(static_cast<double>(h));
-  for (std::size_t i = 0; i + 1 < steps.size(); ++i) {
-    const bool doubled = steps[i + 1].n == 2 * steps[i].n;
-    const double norm = frobenius(h * h, steps[i].power.high);
-    const double other = doubled ? norm : frobenius(h * h, steps.front().power.high);
-    if (!(norm * other <= most * frobenius(h * h, steps[i + 1].power.high))) return false;
+  for (std::size_t i = 0; i + 1 < powers.size(); ++i) {
+    const bool doubled = powers[i + 1].n == 2 * powers[i].n;
+    const double norm = frobenius(h * h, powers[i].matrix);
+    const double other = doubled ? norm : frobenius(h * h, powers.front().matrix);
+    if (!(norm * other <= most * frobenius(h * h, powers[i + 1].matrix))) return false;
   }
   return true;
 }
 
 }  // namespace
 
-Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
-  const std::vector<Step> steps = steps_as_needed(run, workspace, form, W, n, exact);
-  Ladder result;
-  for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high, step.power.low});
+PowerChain build_powers(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
+  PowerChain result{powers_as_needed(run, workspace, form, W, n, exact)};
   if (!exact)
-    result.forgetting = growth_rate(run, workspace, form, steps.back().power.high) <= forgetting_rate &&
-                        well_conditioned(form.size, steps);
+    result.forgetting = growth_rate(run, workspace, form, result.powers.back().matrix) <= forgetting_rate &&
+                        well_conditioned(form.size, result.powers);
   return result;
 }
 
 const double* Squarings::operator[](int k) {
   for (int next = static_cast<int>(squares_.size()); next <= k; ++next) {
-    const Sum P{squares_.back().power, squares_.back().low};
+    const Sum P{squares_.back().matrix, squares_.back().low};
     const Sum square = next <= exact_ ? multiply_exact(run_, workspace_, {h_}, P, P)
                                       : multiply_plain(run_, workspace_, {h_}, P, P);
     squares_.push_back({Index{1} << next, square.high, square.low});
   }
-  return squares_[static_cast<std::size_t>(k)].power;
+  return squares_[static_cast<std::size_t>(k)].matrix;
 }
 
-const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
-  const std::vector<Step> steps = steps_as_needed(run, workspace, {h}, W, n, exact);
-  return steps.back().n == n ? steps.back().power.high : nullptr;
+const double* power_of(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
+  const std::vector<Power> powers = powers_as_needed(run, workspace, {h}, W, n, exact);
+  return powers.back().n == n ? powers.back().matrix : nullptr;
 }
 
 }  // namespace rnnbptt

@@ -184,7 +184,7 @@ Packed<double> jump_of(Run& run, Workspace& workspace, MatrixView<const Scalar> 
   auto* wide = workspace.take<double>(h * h);
   for (Index i = 0; i < h; ++i)
     for (Index j = 0; j < h; ++j) wide[i * h + j] = static_cast<double>(M.data[i * M.row + j * M.column]);
-  const double* jump = power(run, workspace, h, wide, piece, sizeof(Scalar) == sizeof(double));
+  const double* jump = power_of(run, workspace, h, wide, piece, sizeof(Scalar) == sizeof(double));
   if (jump == nullptr) return {};
   return pack<double>(workspace, MatrixView<const double>{jump, h, h, h});
 }

@@ -32,16 +32,16 @@ double logarithmic_mean(double a, double b) {
 
 template <typename Scalar>
 LagWindows::LagWindows(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                       const Problem<Scalar>& problem, const Ladder& powers, Index L)
+                       const Problem<Scalar>& problem, const PowerChain& powers, Index L)
     : run_(run), workspace_(workspace), h_(problem.shape.h), tau_(problem.tau) {
-  std::vector<Rung> squares;
-  for (const Rung& rung : powers.rungs)
-    if (rung.n == Index{1} << squares.size()) squares.push_back(rung);
+  std::vector<Power> squares;
+  for (const Power& power : powers.powers)
+    if (power.n == Index{1} << squares.size()) squares.push_back(power);
   if (squares.empty()) squares.push_back({1, copy_as<double>(workspace, params.W_hh, h_ * h_)});
   choose_block(problem.longest(), L, std::move(squares), sizeof(Scalar) == sizeof(double));
 }
 
-void LagWindows::choose_block(Index steps, Index L, std::vector<Rung> squares, bool exact) {
+void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, bool exact) {
   squares_.emplace(run_, workspace_, h_, squares, 0);
   beyond_ = tau_ < steps && !negligible();
   if (!beyond_) return;
@@ -203,9 +203,9 @@ void LagWindows::join(Index blocks, Index rows, const State* all_steps, const St
 }
 
 template LagWindows::LagWindows(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
-                                const Ladder&, Index);
+                                const PowerChain&, Index);
 template LagWindows::LagWindows(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
-                                const Ladder&, Index);
+                                const PowerChain&, Index);
 template void LagWindows::join(Index, Index, const float*, const float*, float*);
 template void LagWindows::join(Index, Index, const double*, const double*, double*);
 

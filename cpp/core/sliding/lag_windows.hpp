@@ -27,7 +27,7 @@ class LagWindows {
   // For chunks of L steps, and powers of W_hh that are known, if any.
   template <typename Scalar>
   LagWindows(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-             const Problem<Scalar>& problem, const Ladder& powers, Index L);
+             const Problem<Scalar>& problem, const PowerChain& powers, Index L);
 
   Index tau() const { return tau_; }
 
@@ -57,7 +57,7 @@ class LagWindows {
   };
 
   // `exact` asks for powers right to the last bit where it counts.
-  void choose_block(Index steps, Index L, std::vector<Rung> squares, bool exact);
+  void choose_block(Index steps, Index L, std::vector<Power> squares, bool exact);
   bool negligible();
   double norm_of(Index n);
   void apply(Index n, Index rows, double* A, bool transposed);

@@ -16,7 +16,7 @@ class SlidingSweep {
   // `problem`, that of the sweep, is cut at the blocks of the lag windows. `powers` are those of its lift.
   SlidingSweep(Run& run, Workspace& workspace, const Params<const Scalar>& params,
                const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
-               const std::vector<Rung>& powers, LagWindows& lag_windows, Sweep<Scalar, State>& sweep)
+               const std::vector<Power>& powers, LagWindows& lag_windows, Sweep<Scalar, State>& sweep)
       : run_(run),
         workspace_(workspace),
         params_(params),
@@ -49,7 +49,7 @@ class SlidingSweep {
   const Params<const Scalar>& params_;
   const Problem<Scalar>& problem_;
   const Gradients<Scalar>& gradients_;
-  const std::vector<Rung>& powers_;
+  const std::vector<Power>& powers_;
   LagWindows& lag_windows_;
   Sweep<Scalar, State>& sweep_;
   SequenceView<Scalar> d_o_;    // (T + tau, B, q)
