@@ -174,7 +174,7 @@ def test_blocks_are_cut_on_every_schedule(lift: int, L: int, window: int) -> Non
     schedule = {"lift": lift, "window": window, "splits": 2, "piece": 2}
     problem = Problem(dataset, losses.LOSSES["mse"], case.y, Chunked(24), schedule=schedule)
     _, actual = problem.loss_and_gradients(case.params, 2)
-    assert problem.posed.taken()["L"] == L
+    assert problem.posed.used_schedule()["L"] == L
     assert_same(actual, expected, gradient_bound(np.float64, 5, 100, 0.9))
 
 

@@ -133,10 +133,10 @@ class BoundProblem {
     BorrowedWorkspace doubled;
     Workspace& memory = doubled.get();
     return holding(std::move(result), [&] {
-      in_kept_workspace(threads, [&](Run& run, Workspace& workspace, Taken* taken) {
+      in_kept_workspace(threads, [&](Run& run, Workspace& workspace, UsedSchedule* used) {
         rnnbptt::hessian_product<Scalar>(run, workspace, memory, variables_at(at, parts),
                                          variables_at(along, parts), problem_, schedule_,
-                                         variables_at(to, parts), taken);
+                                         variables_at(to, parts), used);
       });
     });
   }
@@ -186,16 +186,16 @@ class BoundProblem {
   }
 
   // What the last gradient was computed with.
-  py::dict taken() const {
+  py::dict used_schedule() const {
     py::dict result;
-    result["L"] = taken_.L;
-    result["windows"] = taken_.windows;
-    result["window"] = taken_.schedule.window;
+    result["L"] = used_.L;
+    result["windows"] = used_.windows;
+    result["window"] = used_.schedule.window;
     result["L_wanted"] = schedule_.L;
-    result["splits"] = taken_.schedule.splits;
-    result["piece"] = taken_.schedule.piece;
-    result["keep"] = taken_.schedule.keep;
-    result["bytes"] = taken_.schedule.memory;
+    result["splits"] = used_.schedule.splits;
+    result["piece"] = used_.schedule.piece;
+    result["keep"] = used_.schedule.keep;
+    result["bytes"] = used_.schedule.memory;
     return result;
   }
 
@@ -278,23 +278,23 @@ class BoundProblem {
     });
   }
 
-  // Calls work(run, workspace, taken) without the GIL.
+  // Calls work(run, workspace, used) without the GIL.
   template <typename Work>
   void in_kept_workspace(int threads, const Work& work) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
     BorrowedWorkspace spare;
     Workspace& workspace = lock.owns_lock() ? kept_workspace_.get() : spare.get();
-    Taken taken;
-    without_gil(threads, [&](Run& run) { work(run, workspace, &taken); });
-    if (lock.owns_lock()) taken_ = taken;
+    UsedSchedule used;
+    without_gil(threads, [&](Run& run) { work(run, workspace, &used); });
+    if (lock.owns_lock()) used_ = used;
   }
 
   double compute(const Params<const Scalar>& weights, const Problem<Scalar>& problem,
                  const Gradients<Scalar>& to, int threads) {
     double loss = 0;
-    in_kept_workspace(threads, [&](Run& run, Workspace& workspace, Taken* taken) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, taken);
+    in_kept_workspace(threads, [&](Run& run, Workspace& workspace, UsedSchedule* used) {
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, used);
     });
     return loss;
   }
@@ -302,7 +302,7 @@ class BoundProblem {
   py::object kept_[6];  // the arrays the views below look at
   Problem<Scalar> problem_;
   Schedule schedule_;
-  Taken taken_;
+  UsedSchedule used_;
   BorrowedWorkspace kept_workspace_;
   std::unique_ptr<std::mutex> busy_ = std::make_unique<std::mutex>();
 };
@@ -332,7 +332,7 @@ void register_as(py::module_& module, const char* name) {
            py::arg("total"), py::arg("J"), py::arg("threads"))
       .def("gauss_newton", &Bound::gauss_newton, py::arg("theta"), py::arg("terms"), py::arg("first"),
            py::arg("total"), py::arg("matrix"), py::arg("threads"))
-      .def("taken", &Bound::taken);
+      .def("used_schedule", &Bound::used_schedule);
 }
 
 }  // namespace

@@ -91,9 +91,9 @@ void run_on(Workspace& workspace, const Params<const Scalar>& params, const Prob
 template <typename Scalar>
 double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params,
                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,
-                Taken* taken) {
+                UsedSchedule* used) {
   workspace.reset();
-  Taken report;
+  UsedSchedule found;
   const auto input_gradient = static_cast<bool>(gradients.x);
   const Goal goal = input_gradient ? Goal::input_gradients : Goal::gradients;
   auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
@@ -109,7 +109,7 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.power_chain.powers,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
-    report = {chosen.schedule, coarsening.model().L, sweep.time().count()};
+    found = {chosen.schedule, coarsening.model().L, sweep.time().count()};
     if (!lag_windows) return sweep.differentiate();
     return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.power_chain.powers,
                                        *lag_windows, sweep)
@@ -118,8 +118,8 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
   const std::optional<double> loss = chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});
   if (!loss)
     return gradient(run, workspace, params, problem, gradients,
-                    plan_up_to(1, params, problem, goal, schedule), taken);
-  if (taken != nullptr) *taken = report;
+                    plan_up_to(1, params, problem, goal, schedule), used);
+  if (used != nullptr) *used = found;
   return *loss;
 }
 
@@ -164,8 +164,8 @@ template void outputs(Run&, Workspace&, const Params<const float>&, const Proble
 template void outputs(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
                       SequenceView<double>, SequenceView<double>, double*, const Schedule&);
 template double gradient(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
-                         const Gradients<float>&, const Schedule&, Taken*);
+                         const Gradients<float>&, const Schedule&, UsedSchedule*);
 template double gradient(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
-                         const Gradients<double>&, const Schedule&, Taken*);
+                         const Gradients<double>&, const Schedule&, UsedSchedule*);
 
 }  // namespace rnnbptt

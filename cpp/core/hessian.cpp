@@ -101,7 +101,7 @@ int exponent_of(const Part<Scalar>* parts, const Scalar* Part<Scalar>::* vector)
 template <typename Scalar>
 void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Variables<const Scalar>& point,
                      const Variables<const Scalar>& v, const Problem<Scalar>& problem,
-                     const Schedule& schedule, const Variables<Scalar>& product, Taken* taken) {
+                     const Schedule& schedule, const Variables<Scalar>& product, UsedSchedule* used) {
   const Index B = problem.shape.B, d = problem.shape.d, h = problem.shape.h / 2, q = problem.shape.q / 2;
   const Params<const Scalar>&at = point.params, &along = v.params;
   const Params<Scalar>& to = product.params;
@@ -132,15 +132,15 @@ void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Va
                       gradient_of[3], gradient_of[4], gradient_of[5]};
   gradients.h0 = gradient_of[6];
   gradient<Scalar>(run, workspace, {model[0], model[1], model[2], model[3], model[4], model[5]}, tangent,
-                   gradients, schedule, taken);
+                   gradients, schedule, used);
   for (int i = 0; i < 7; ++i) add_up(parts[i], gradient_of[i], PowerOfTwo(exponent));
 }
 
 template void hessian_product(Run&, Workspace&, Workspace&, const Variables<const float>&,
                               const Variables<const float>&, const Problem<float>&, const Schedule&,
-                              const Variables<float>&, Taken*);
+                              const Variables<float>&, UsedSchedule*);
 template void hessian_product(Run&, Workspace&, Workspace&, const Variables<const double>&,
                               const Variables<const double>&, const Problem<double>&, const Schedule&,
-                              const Variables<double>&, Taken*);
+                              const Variables<double>&, UsedSchedule*);
 
 }  // namespace rnnbptt
