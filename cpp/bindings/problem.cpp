@@ -38,7 +38,7 @@ class BoundProblem {
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
                py::object d_hT, Index block, double flow, Index tau, double weight_sum, Index lift,
-               Index window, Index splits, Index piece, int keep, double memory_limit, bool bias,
+               Index window, Index splits, Index piece, int keep_all_states, double memory_limit, bool bias,
                const std::string& goal, bool tangent)
       : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
@@ -58,7 +58,8 @@ class BoundProblem {
     problem_.tau = tau;
     problem_.weight_sum = weight_sum;
     problem_.tangent = tangent;
-    schedule_ = plan(problem_, bias, goal_of(goal), Choices{lift, window, splits, piece, keep, memory_limit});
+    schedule_ = plan(problem_, bias, goal_of(goal),
+                     Choices{lift, window, splits, piece, keep_all_states, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
@@ -194,7 +195,7 @@ class BoundProblem {
     result["L_wanted"] = schedule_.L;
     result["splits"] = used_.schedule.splits;
     result["piece"] = used_.schedule.piece;
-    result["keep"] = used_.schedule.keep;
+    result["keep_all_states"] = used_.schedule.keep_all_states;
     result["bytes"] = used_.schedule.memory;
     return result;
   }
@@ -317,8 +318,8 @@ void register_as(py::module_& module, const char* name) {
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
            py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
            py::arg("tau"), py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"),
-           py::arg("piece"), py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("goal"),
-           py::arg("tangent"))
+           py::arg("piece"), py::arg("keep_all_states"), py::arg("memory_limit"), py::arg("bias"),
+           py::arg("goal"), py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("d_o"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))

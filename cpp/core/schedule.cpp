@@ -215,12 +215,12 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
       splits *= 2;
     return splits;
   };
-  const auto bytes = [&](double window, bool keep) {
+  const auto bytes = [&](double window, bool keep_all) {
     const double windows = ceil_div(steps, window), rows = (window + 1) * B;
     const double block = std::min(512.0, rows) * L * q;  // targets of a block
-    keep = keep && windows > 1;
-    return (keep ? 3 : 1) * rows * flight_bytes +
-           (keep ? work.total / L + 2 * windows * B : rows) * state_bytes +
+    const bool all = keep_all && windows > 1;
+    return (all ? 3 : 1) * rows * flight_bytes +
+           (all ? work.total / L + 2 * windows * B : rows) * state_bytes +
            (windows + 3) * B * h * sizeof(double) + model_bytes +
            static_cast<double>(splits_for(window)) * sizeof(Scalar) * (sums + block);
   };
@@ -230,9 +230,9 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   double window = std::max(cached_bytes / (state_bytes + flight_bytes), std::max(512.0, 2 * h)) / B;
   window = std::max(window, least_window);
   window = steps < 2 * window ? steps : ceil_div(steps, std::floor(steps / window));
-  best.keep = choices.keep != 0;
-  if (choices.keep < 0 && bytes(window, true) > limit) {
-    best.keep = false;
+  best.keep_all_states = choices.keep_all_states != 0;
+  if (choices.keep_all_states < 0 && bytes(window, true) > limit) {
+    best.keep_all_states = false;
     window = std::clamp(std::floor(rows_per_window / B), 1.0, steps);
     while (window > 1 && bytes(window, false) > limit &&
            bytes(std::floor(window / 2), false) < bytes(window, false))
@@ -241,12 +241,13 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   if (choices.window > 0) window = std::min(static_cast<double>(choices.window), steps);
   best.window = static_cast<Index>(window);
   best.splits = splits_for(window);
-  best.memory = bytes(window, best.keep);
+  best.memory = bytes(window, best.keep_all_states);
   if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
   // Beside other windows' stages the chain of a window costs no time of its own: there is no need to divide
   // it.
   if (choices.piece < 0 && window < steps)
-    best.piece = best.keep ? 0 : best_scan(work.part, B, window, best.L > 1 ? 8 : work.width).piece;
+    best.piece =
+        best.keep_all_states ? 0 : best_scan(work.part, B, window, best.L > 1 ? 8 : work.width).piece;
 
   return best;
 }

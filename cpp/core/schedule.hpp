@@ -12,7 +12,7 @@ struct Choices {
   Index window = 0;
   Index splits = 0;
   Index piece = -1;
-  int keep = -1;
+  int keep_all_states = -1;  // 0 or 1
   double memory_limit = 0;
 };
 
@@ -21,8 +21,8 @@ struct Choices {
 struct Schedule {
   Index L = 1;       // time steps wanted in one coarse step
   Index window = 0;  // coarse steps held at once
-  bool keep =
-      true;  // whether the forward pass keeps all states, or one per sequence and window and runs twice
+  // Whether the forward pass keeps all states; else it keeps one per sequence and window, and runs twice.
+  bool keep_all_states = true;
   Index splits = 1;   // partial sums the weight gradients are collected in, and tasks of a phase
   Index piece = 0;    // coarse steps in a lane of the scan; 0 for whole sequences
   double memory = 0;  // bytes of the largest arrays

@@ -31,7 +31,7 @@ class Problem:
         window: int,
         splits: int,
         piece: int,
-        keep: int,
+        keep_all_states: int,
         memory_limit: float,
         bias: bool,
         goal: str,

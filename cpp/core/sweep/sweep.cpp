@@ -23,7 +23,7 @@ Sweep<Scalar, State>::Sweep(Run& run, Workspace& workspace, const Problem<Scalar
       model_(coarsening.model()),
       windows_(problem, model_, schedule),
       stages_(run, problem, gradients, model_, windows_, schedule.splits),
-      keep_(schedule.keep && windows_.count() > 1) {}
+      keep_all_states_(schedule.keep_all_states && windows_.count() > 1) {}
 
 template <typename Scalar, typename State>
 std::optional<double> Sweep<Scalar, State>::differentiate() {
@@ -47,7 +47,7 @@ std::optional<double> Sweep<Scalar, State>::differentiate() {
 // the backward pass alone.
 template <typename Scalar, typename State>
 void Sweep<Scalar, State>::forward() {
-  windows_.allocate(workspace_, keep_ ? side_by_side : 1, keep_);
+  windows_.allocate(workspace_, keep_all_states_ ? side_by_side : 1, keep_all_states_);
   windows_.allocate_gradients(workspace_, static_cast<bool>(gradients_.x));
   Chain<Scalar, State>& chain = chain_.emplace(run_, workspace_, problem_, model_, windows_, schedule_);
   const Index windows = windows_.count();
@@ -55,9 +55,9 @@ void Sweep<Scalar, State>::forward() {
   for (Index w = 0; w < windows; ++w) {
     Rows& rows = windows_.load(w);
     chain.begin_states(rows);
-    chain.run(rows, keep_ && w + 1 < windows ? stages_.inputs(windows_.load(w + 1)) : Stage{});
+    chain.run(rows, keep_all_states_ && w + 1 < windows ? stages_.inputs(windows_.load(w + 1)) : Stage{});
     chain.keep_states(rows);
-    if (!keep_ && w + 1 < windows) parallel(run_, {stages_.inputs(windows_.load(w + 1))});
+    if (!keep_all_states_ && w + 1 < windows) parallel(run_, {stages_.inputs(windows_.load(w + 1))});
   }
   stated_ = windows - 1;
   chain.turn_back();
@@ -92,24 +92,24 @@ std::optional<double> Sweep<Scalar, State>::backward(RunningPass<Scalar, State>&
     last = std::min(last, std::max<Index>(options.kept - 1, 0) / steps);
   for (Index w = last; w >= 0; --w) {
     Rows& rows = windows_.load(w);
-    if (!keep_ && stated_ != w && (options.accumulate || !options.reuse_d_o)) {
+    if (!keep_all_states_ && stated_ != w && (options.accumulate || !options.reuse_d_o)) {
       parallel(run_, {stages_.inputs(rows)});
       chain.begin_states(rows);
       chain.run(rows);
       stated_ = w;
     }
-    if (!keep_ || w == last) {
+    if (!keep_all_states_ || w == last) {
       parallel(run_, {stages_.losses(rows)});
       if (!count_losses(rows)) return std::nullopt;
     }
     chain.begin_adjoint(rows, pass);
-    Rows* before = keep_ && w > 0 ? &windows_.load(w - 1) : nullptr;
-    Rows* after = keep_ && w < last ? &windows_.load(w + 1) : nullptr;
+    Rows* before = keep_all_states_ && w > 0 ? &windows_.load(w - 1) : nullptr;
+    Rows* after = keep_all_states_ && w < last ? &windows_.load(w + 1) : nullptr;
     chain.run(rows, before != nullptr ? stages_.losses(*before) : Stage{},
               after != nullptr ? sums_of(*after) : Stage{});
     chain.end_adjoint(rows, pass);
     if (before != nullptr && !count_losses(*before)) return std::nullopt;
-    if (!keep_ || w == 0) parallel(run_, {sums_of(rows)});
+    if (!keep_all_states_ || w == 0) parallel(run_, {sums_of(rows)});
   }
   return loss;
 }

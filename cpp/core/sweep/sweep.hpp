@@ -53,8 +53,8 @@ class Sweep {
   Windows<Scalar, State> windows_;
   RowStages<Scalar, State> stages_;
   std::optional<Chain<Scalar, State>> chain_;
-  const bool keep_;    // whether the states of all windows are
-  Index stated_ = -1;  // the window whose states are held, where they are not all
+  const bool keep_all_states_;
+  Index stated_ = -1;  // where not all states are kept, the window whose states are in memory
 };
 
 }  // namespace rnnbptt

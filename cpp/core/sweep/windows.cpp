@@ -48,14 +48,14 @@ Window Windows<Scalar, State>::cut(Index w) const {
 }
 
 template <typename Scalar, typename State>
-void Windows<Scalar, State>::allocate(Workspace& workspace, Index in_flight, bool keep) {
+void Windows<Scalar, State>::allocate(Workspace& workspace, Index in_flight, bool keep_all_states) {
   in_flight_.resize(static_cast<std::size_t>(in_flight));
   first_rows_.resize(static_cast<std::size_t>(count_));
   Index all = in_flight * most_rows_;
-  if (keep) all = 0;
+  if (keep_all_states) all = 0;
   for (Index w = 0; w < count_; ++w) {
-    first_rows_[static_cast<std::size_t>(w)] = keep ? all : w % in_flight * most_rows_;
-    if (keep) all += cut(w).rows;
+    first_rows_[static_cast<std::size_t>(w)] = keep_all_states ? all : w % in_flight * most_rows_;
+    if (keep_all_states) all += cut(w).rows;
   }
   states_ = workspace.take<Scalar>(all * strides_.s);
   for (Rows& rows : in_flight_) {

@@ -48,8 +48,9 @@ class Windows {
   // Rows that are worked on at once, to stay in the second cache.
   Index block() const { return block_; }
 
-  // Takes the memory of `in_flight` windows at a time; of the states, where `keep`, that of all windows.
-  void allocate(Workspace& workspace, Index in_flight, bool keep);
+  // Takes the memory of `in_flight` windows at a time; of the states, where `keep_all_states`, that of all
+  // windows.
+  void allocate(Workspace& workspace, Index in_flight, bool keep_all_states);
   // What a backward pass needs besides.
   void allocate_gradients(Workspace& workspace, bool input_gradient);
 

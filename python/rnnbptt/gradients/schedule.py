@@ -151,7 +151,7 @@ def explain(
         wanted_steps_per_chunk=used["L_wanted"],
         piece=used["piece"],
         windows=used["windows"],
-        forward_passes=1 if used["windows"] == 1 or used["keep"] else 2,
+        forward_passes=1 if used["windows"] == 1 or used["keep_all_states"] else 2,
         splits=used["splits"],
         threads=threads or get_num_threads(),
         isa=build_info()["isa"],
