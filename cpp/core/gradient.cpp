@@ -109,7 +109,7 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.power_chain.powers,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
-    found = {chosen.schedule, coarsening.model().L, sweep.time().count()};
+    found = {chosen.schedule, coarsening.model().L, sweep.windows().count()};
     if (!lag_windows) return sweep.differentiate();
     return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.power_chain.powers,
                                        *lag_windows, sweep)
@@ -141,7 +141,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
     auto* states = last != nullptr ? workspace.take<State>(s.B * s.h) : nullptr;
     std::optional<InnerStates<Scalar, State>> inner;
     if (hidden)
-      inner.emplace(workspace, problem, params, coarsening.model(), sweep.time(), chosen.schedule.splits,
+      inner.emplace(workspace, problem, params, coarsening.model(), sweep.windows(), chosen.schedule.splits,
                     hidden);
     sweep.evaluate(o, inner ? &*inner : nullptr, states);
     if (last != nullptr)

@@ -223,9 +223,9 @@ CoarseGradients<Scalar> Coarsening<Scalar, Real>::sums(const Params<Scalar>& wan
 }
 
 template <typename Scalar, typename Real>
-void Coarsening<Scalar, Real>::collect(Run& run, const CoarseGradients<Scalar>& sums,
-                                       const Params<Scalar>& gradients) {
-  if (model_.lifted) return collect_lifted(run, sums, gradients);
+void Coarsening<Scalar, Real>::to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums,
+                                                      const Params<Scalar>& gradients) {
+  if (model_.lifted) return pull_back_lifted(run, sums, gradients);
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   store(h * h, sums.A, gradients.W_hh);
   store(q * h, sums.Obs, gradients.W_qh);
@@ -236,8 +236,8 @@ void Coarsening<Scalar, Real>::collect(Run& run, const CoarseGradients<Scalar>& 
 }
 
 template <typename Scalar, typename Real>
-void Coarsening<Scalar, Real>::collect_lifted(Run& run, const CoarseGradients<Scalar>& sums,
-                                              const Params<Scalar>& gradients) {
+void Coarsening<Scalar, Real>::pull_back_lifted(Run& run, const CoarseGradients<Scalar>& sums,
+                                                const Params<Scalar>& gradients) {
   if (sums.A == nullptr) return;
   const Index d = shape_.d, h = shape_.h, q = shape_.q, L = lift_.steps, inputs = lift_.inputs;
   LiftGradients<Real> blocks{workspace_.take<Real>(h * h), workspace_.take<Real>(L * inputs * h),

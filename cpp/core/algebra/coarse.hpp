@@ -82,7 +82,7 @@ class Coarsening {
   Index biases_size() const { return (model_.h + model_.outputs + 7) / 8 * 8; }
   CoarseGradients<Scalar> sums(const Params<Scalar>& wanted, Scalar* memory, double* biases) const;
 
-  void collect(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+  void to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
  private:
   void build_plain(const Params<const Scalar>& params, bool input_gradient)
@@ -93,7 +93,7 @@ class Coarsening {
   template <typename Source>
   void set_observations(MatrixView<const Source> Obs);
   void build_direct(const Scalar* W_qx, bool input_gradient);
-  void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+  void pull_back_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
   Workspace& workspace_;
   Shape shape_;

@@ -66,7 +66,7 @@ class RunningPass {
       for (Index i = 0; i < sums_size_; ++i) sums_[i] += sums_[split * sums_size_ + i];
       for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
     }
-    coarsening_.collect(run, sums(0), wanted_);
+    coarsening_.to_parameter_gradients(run, sums(0), wanted_);
   }
 
  private:

@@ -5,7 +5,7 @@
 namespace rnnbptt {
 namespace {
 
-// Windows that the stages of a sweep run through at once.
+// Windows in flight where all states are kept: that of the chain, the one before it and the one after it.
 constexpr Index side_by_side = 3;
 
 }  // namespace
@@ -43,8 +43,8 @@ std::optional<double> Sweep<Scalar, State>::differentiate() {
 
 // --- the order of the stages
 
-// Without room for all states, only those that windows start from are kept; the last window is then run by
-// the backward pass alone.
+// Where not all states are kept, each window leaves the one that the next starts from, and the last window's
+// states are in memory at the end.
 template <typename Scalar, typename State>
 void Sweep<Scalar, State>::forward() {
   windows_.allocate(workspace_, keep_all_states_ ? side_by_side : 1, keep_all_states_);
@@ -59,9 +59,9 @@ void Sweep<Scalar, State>::forward() {
     chain.keep_states(rows);
     if (!keep_all_states_ && w + 1 < windows) parallel(run_, {stages_.inputs(windows_.load(w + 1))});
   }
-  stated_ = windows - 1;
-  chain.turn_back();
-  stages_.turn_back(workspace_);
+  states_of_ = windows - 1;
+  chain.prepare_backward();
+  stages_.prepare_backward(workspace_);
 }
 
 template <typename Scalar, typename State>
@@ -76,9 +76,9 @@ std::optional<double> Sweep<Scalar, State>::backward(RunningPass<Scalar, State>&
   Chain<Scalar, State>& chain = *chain_;
   const BackwardPass<Scalar, State>& options = pass.options;
   const Index windows = windows_.count();
-  stages_.begin(pass);
+  stages_.begin_pass(pass);
   double loss = 0;
-  // Whether to go on after the losses of a window.
+  // Adds the losses of a window; returns whether the pass may go on.
   const auto count_losses = [&](Rows& rows) {
     loss = stages_.add_losses(rows, loss);
     const bool spreads = gradients_.x && model_.lifted && options.accumulate && options.shift == 0;
@@ -87,16 +87,16 @@ std::optional<double> Sweep<Scalar, State>::backward(RunningPass<Scalar, State>&
   const auto sums_of = [&](Rows& rows) { return options.accumulate ? stages_.sums(rows) : Stage{}; };
   const Index steps = windows_.length() * model_.L;
   Index last = windows - 1;
-  // Windows in which all of d_o is zeroed leave no trace in what is carried on.
+  // Where d_o is zeroed in all of a window, nothing is carried on from it.
   if (!options.accumulate && options.reuse_d_o && options.every >= problem_.shape.T)
     last = std::min(last, std::max<Index>(options.kept - 1, 0) / steps);
   for (Index w = last; w >= 0; --w) {
     Rows& rows = windows_.load(w);
-    if (!keep_all_states_ && stated_ != w && (options.accumulate || !options.reuse_d_o)) {
+    if (!keep_all_states_ && states_of_ != w && (options.accumulate || !options.reuse_d_o)) {
       parallel(run_, {stages_.inputs(rows)});
       chain.begin_states(rows);
       chain.run(rows);
-      stated_ = w;
+      states_of_ = w;
     }
     if (!keep_all_states_ || w == last) {
       parallel(run_, {stages_.losses(rows)});
@@ -145,7 +145,6 @@ void Sweep<Scalar, State>::clear_behind_ends() {
   if (gradients_.o) clear_behind_ends(gradients_.o, problem_.shape.q);
 }
 
-// Steps behind the end of a sequence influence nothing.
 template <typename Scalar, typename State>
 void Sweep<Scalar, State>::clear_behind_ends(SequenceView<Scalar> sequence, Index size) const {
   for (Index b = 0; b < problem_.shape.B; ++b)

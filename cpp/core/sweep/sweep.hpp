@@ -18,24 +18,30 @@ class Sweep {
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
         const Schedule& schedule, Coarsening<Scalar, State>& coarsening);
 
-  // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where something not
-  // finite would have spread, through the zeros of a lift's direct term, to gradients of inputs that it does
-  // not reach.
+  // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where 0 * inf in the
+  // zeros of a lift's Direct would spoil gradients of inputs.
   std::optional<double> differentiate();
 
-  // Forward alone: o; where `inner` is not null, all states; and where `last` is not null those, (B, h),
-  // after the last coarse step that is complete.
+  // Runs forwards alone: fills o; all states where `inner` is not null; and where `last` is not null the
+  // states, (B, h), after the last coarse step that is complete.
   void evaluate(SequenceView<Scalar> o, InnerStates<Scalar, State>* inner, State* last);
 
-  // What differentiate() consists of, for gradients that take several backward passes: forward(), once; then
-  // any number of passes, each of them started, run and finished; then clear_behind_ends(), once.
+  // The steps of differentiate(), for gradients that take several backward passes.
+
+  // Computes the states; called once, before any backward pass.
   void forward();
+
+  // Takes the memory of a backward pass for the gradients that are `wanted`.
   RunningPass<Scalar, State> start(const Params<Scalar>& wanted, const BackwardPass<Scalar, State>& options);
-  // Returns the loss, where the pass does not reuse d_o; nothing where differentiate() does.
+
+  // Runs a pass that was started, from the last window to the first; RunningPass::finish() then has its
+  // gradients. Returns the loss, where the pass does not reuse d_o, and nothing where differentiate() does.
   std::optional<double> backward(RunningPass<Scalar, State>& pass);
+
+  // Zeroes gradients of inputs and outputs behind the ends of sequences; called once, after all passes.
   void clear_behind_ends();
 
-  const Windows<Scalar, State>& time() const { return windows_; }
+  const Windows<Scalar, State>& windows() const { return windows_; }
   const CoarseModel<Scalar, State>& model() const { return model_; }
 
  private:
@@ -54,7 +60,7 @@ class Sweep {
   RowStages<Scalar, State> stages_;
   std::optional<Chain<Scalar, State>> chain_;
   const bool keep_all_states_;
-  Index stated_ = -1;  // where not all states are kept, the window whose states are in memory
+  Index states_of_ = -1;  // where not all states are kept, the window whose states are in memory
 };
 
 }  // namespace rnnbptt
