@@ -3,13 +3,14 @@
 //   g_t - (W_hh^T)^tau g_{t+tau},      g_t = sum_{i>=0} (W_hh^T)^i e_{t+i}
 //
 // Where powers grow, or never decay, that would cancel: what is taken away is larger than what is left. Then
-// gradients are cut at blocks of c steps. In the block that ends before step b,
+// time is cut into blocks of c steps. In the block that ends before step b,
 //
 //   G_t = sum_{i=0}^{b-1-t} (W_hh^T)^i e_{t+i} + (W_hh^T)^(b-t) M_b      M_b = sum_{i<tau} (W_hh^T)^i e_{b+i}
 //
-// is a gradient where W_hh^T M_b enters at the last state. It looks back at tau to tau + c - 1 states, and
-// what is taken away is (W_hh^T)^tau times the gradient of the block alone for d_o of tau steps later. What
-// enters is joined from what gradients of blocks alone leave at their first steps, without any difference.
+// is the gradient of the block where W_hh^T M_b enters at its last state. Losses look back at tau to
+// tau + c - 1 states there, and what is taken away is (W_hh^T)^tau times the gradient of the block alone for
+// d_o of tau steps later. M_b is a sum of gradients by the first states of blocks alone, without a
+// difference.
 #pragma once
 
 #include <optional>
@@ -53,7 +54,7 @@ class LagWindows {
  private:
   struct Node {
     Index n;
-    double norm, amount;  // of W_hh^n; the sum of the norms of all powers before it
+    double norm, amount;  // ||W_hh^n||, and sum_{i<n} ||W_hh^i||
   };
 
   // `exact` asks for powers right to the last bit where it counts.
@@ -70,7 +71,7 @@ class LagWindows {
   const Index h_, tau_;
   std::optional<Squarings> squares_;
   std::vector<Node> nodes_;
-  double lost_ = 0;  // the norm of W_hh^tau
+  double lost_ = 0;  // ||W_hh^tau||
   Index block_ = 0;
   bool beyond_ = true;
 };
