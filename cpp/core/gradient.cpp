@@ -12,7 +12,7 @@
 namespace rnnbptt {
 namespace {
 
-// The powers of W_hh that a schedule asks for, and the schedule that follows from how far they got.
+// A schedule, and the powers of W_hh up to its L.
 struct Plan {
   PowerChain power_chain;
   Schedule schedule;
@@ -42,7 +42,7 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
     return result.power_chain.powers.back().n;
   };
   for (Index reached = build_to(schedule.L); reached < result.schedule.L;) {
-    // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
+    // Powers of W_hh grew too large: planned again for the chunks that are left.
     result.schedule = plan_up_to(reached, params, problem, goal, schedule);
     if (result.schedule.L != reached) reached = build_to(result.schedule.L);
   }
@@ -69,7 +69,7 @@ void fit_to_blocks(Run& run, Workspace& workspace, const Params<const Scalar>& p
   if (!step_down(result, fitting)) result = plan_with_powers(run, workspace, params, cut, goal, fitting);
 }
 
-// Runs states, (B, h), from those after `first` steps on to the end.
+// Runs states, (B, h), on from step `first` to the last one.
 template <typename Scalar>
 void run_on(Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
             Index first, Scalar* states) {
@@ -153,7 +153,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
   for (Index t = 0; t < s.T; ++t)
     for (Index b = 0; b < s.B; ++b)
       if (!std::all_of(o.at(t, b), o.at(t, b) + s.q, [](Scalar v) { return std::isfinite(v); }))
-        // Through the zeros of a lift's direct term it may have spread to steps before it.
+        // 0 * inf in the zeros of a lift's Direct may have spoiled steps before it.
         return outputs(run, workspace, params, problem, o, hidden, last,
                        plan_up_to(1, params, problem, goal, schedule));
   if (last != nullptr) run_on(workspace, params, problem, s.T / L * L, last);

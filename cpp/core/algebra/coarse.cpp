@@ -21,10 +21,10 @@ void store_transposed(Index rows, Index columns, const Source* A, Scalar* A_T) {
 template <typename Scalar, typename Source>
 Band<Scalar> band_of(Workspace& workspace, MatrixView<const Source> B, Index row, Index column, Index rows,
                      Index columns) {
-  return {row, column, pack<Scalar>(workspace, B.block(row, column, rows, columns))};
+  return {row, column, pack<Scalar>(workspace, B.submatrix(row, column, rows, columns))};
 }
 
-// Narrow bands would waste the vectors they save on.
+// Columns of a band at least: narrower ones would leave vectors half empty.
 template <typename Scalar>
 Index narrowest_band() {
   return kernels::table().of<Scalar>().panel_columns;
@@ -71,11 +71,11 @@ void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, b
 template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::set_recurrence(MatrixView<const Real> A) {
   const Index part = model_.part;
-  model_.A_view = A.block(0, 0, part, part);
+  model_.A_view = A.submatrix(0, 0, part, part);
   model_.A = pack<Real>(workspace_, model_.A_view);
   model_.A_T = pack<Real>(workspace_, model_.A_view.transposed());
   if (model_.parts == 1) return;
-  const MatrixView<const Real> U = A.block(part, 0, part, part);
+  const MatrixView<const Real> U = A.submatrix(part, 0, part, part);
   model_.U = pack<Real>(workspace_, U);
   model_.U_T = pack<Real>(workspace_, U.transposed());
 }
@@ -240,17 +240,17 @@ void Coarsening<Scalar, Real>::pull_back_lifted(Run& run, const CoarseGradients<
                                                 const Params<Scalar>& gradients) {
   if (sums.A == nullptr) return;
   const Index d = shape_.d, h = shape_.h, q = shape_.q, L = lift_.steps, inputs = lift_.inputs;
-  LiftGradients<Real> blocks{workspace_.take<Real>(h * h), workspace_.take<Real>(L * inputs * h),
+  LiftGradients<Real> d_lift{workspace_.take<Real>(h * h), workspace_.take<Real>(L * inputs * h),
                              workspace_.take<Real>(L * q * h), workspace_.take<Real>(q * L * inputs)};
-  std::copy(sums.A, sums.A + h * h, blocks.power);
-  std::copy(sums.Obs, sums.Obs + L * q * h, blocks.outputs_by_step);
+  std::copy(sums.A, sums.A + h * h, d_lift.power);
+  std::copy(sums.Obs, sums.Obs + L * q * h, d_lift.outputs_by_step);
   for (Index j = 0; j < L; ++j) {
-    Real* lag = blocks.inputs_by_lag + (L - 1 - j) * inputs * h;
+    Real* lag = d_lift.inputs_by_lag + (L - 1 - j) * inputs * h;
     std::copy(sums.Ctrl_T + j * d * h, sums.Ctrl_T + (j + 1) * d * h, lag);
     if (bias_) store(h, sums.bias_s, lag + d * h);
   }
   for (Index m = 0; m < q; ++m) {
-    Real* row = blocks.markov + m * L * inputs;
+    Real* row = d_lift.markov + m * L * inputs;
     std::fill(row, row + L * inputs, Real{0});
     for (Index k = 0; k < L; ++k) {
       const Scalar* direct = sums.Direct + model_.output(k, m) * L * d;
@@ -275,7 +275,7 @@ void Coarsening<Scalar, Real>::pull_back_lifted(Run& run, const CoarseGradients<
   auto* d_W = workspace_.take<Real>(h * h);
   auto* d_B_columns = workspace_.take<Real>(inputs * h);
   auto* d_C = workspace_.take<Real>(q * h);
-  pull_back<Real>(run, workspace_, lift_, blocks, d_W, d_B_columns, d_C);
+  pull_back<Real>(run, workspace_, lift_, d_lift, d_W, d_B_columns, d_C);
   store(h * h, d_W, gradients.W_hh);
   store(q * h, d_C, gradients.W_qh);
   store_transposed(d, h, d_B_columns, gradients.W_hx);

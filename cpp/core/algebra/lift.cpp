@@ -22,8 +22,8 @@ struct Dual {
   }
 };
 
-// The matrices of a lift, and their products. Where the blocks of W = [[M, 0], [U, M]] are of size m, arrays
-// of rows of h = 2 m hold the value in the one half and the tangent in the other.
+// The matrices of a lift, and their products. Where W = [[M, 0], [U, M]] with M and U of size m, rows of h =
+// 2 m hold a value in one half and its tangent in the other.
 template <typename Real>
 class Products {
  public:
@@ -121,7 +121,7 @@ Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index
                 std::vector<LiftPower<Real>> powers, const Real* B_columns, const Real* C) {
   const Products<Real> products(run, workspace, form);
   const Index h = form.size, L = powers.back().n;
-  const Index rows = form.tangent ? q / 2 : q;  // of outputs that are not there twice
+  const Index rows = form.tangent ? q / 2 : q;  // of C, without tangents
   auto* by_lag = workspace.take<Real>(L * inputs * h);
   auto* outputs = workspace.take<Real>(L * q * h);
   Real* by_step = outputs + L * (q - rows) * h;
@@ -160,7 +160,7 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
   Real* d_by_lag = d.inputs_by_lag;
   Real* d_by_step = d.outputs_by_step;
   if (lift.form.tangent) {
-    // What is there twice has a share from both places.
+    // M and the rows of C stand twice: gradients of both places add up.
     d_by_step += lift.steps * q * h;
     for (Index i = 0; i < lift.steps * q; ++i)
       for (Index j = 0; j < h / 2; ++j) d_by_step[i * h + h / 2 + j] += d.outputs_by_step[i * h + j];
@@ -208,7 +208,7 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
     products.add(products.by_step_gradient(d_by_step, more * q), step_high, power_T);
     d_P = sum;
   }
-  // The first output row block is C W.
+  // The first q rows by step are C W.
   const auto W_gradient = products.power_gradient(d_P);
   const auto first_rows = products.by_step_gradient(d_by_step, q);
   products.add(W_gradient, C_rows.transposed(), first_rows);

@@ -3,9 +3,9 @@
 //   s_c = W^L s_{c-1} + [W^{L-1} B | ... | W B | B] x_c        x_c = the L inputs of chunk c,  B = W_hx
 //   o_c = [C W; ...; C W^L] s_{c-1} + [C W^{j-i} B]_{i<=j} x_c  o_c = the L outputs of chunk c, C = W_qh
 //
-// (controllability, observability and Toeplitz blocks: design of linear systems, e.g. Kailath 1980, ch. 2).
-// The blocks are built by doubling, or adding one step where a binary digit of L asks for it, and their
-// gradients pulled back through the same rounds, in `Real`: float64, or float32 where powers decay.
+// (controllability, observability and block Toeplitz matrices: e.g. Kailath, Linear Systems, 1980, ch. 2).
+// They are built by doubling, or adding one step where a binary digit of L asks for it, and their gradients
+// pulled back through the same rounds, in `Real`: float64, or float32 where powers decay.
 #pragma once
 
 #include <vector>
@@ -18,7 +18,7 @@ template <typename Real>
 struct LiftPower {
   Index n = 1;
   const Real* matrix = nullptr;      // W^n, (h, h)
-  const Real* transposed = nullptr;  // not of the last
+  const Real* transposed = nullptr;  // null for the last
 };
 
 template <typename Real>
@@ -33,8 +33,8 @@ struct Lift {
   const Real* C = nullptr;                // (q, h)
 };
 
-// Gradients with respect to the blocks, in the same layouts. Overwritten by pull_back. Where the form is that
-// of a model of states and tangents, what stands for its zeros is not read.
+// Gradients with respect to the matrices of a lift, in the same layouts. Overwritten by pull_back. Where the
+// form is that of a model of states and tangents, entries at its zeros are not read.
 template <typename Real>
 struct LiftGradients {
   Real* power = nullptr;            // (h, h)
@@ -48,9 +48,9 @@ template <typename Real>
 Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index q,
                 std::vector<LiftPower<Real>> powers, const Real* B_columns, const Real* C);
 
-// Gradients of W (h, h), of the columns of B (inputs, h) and of C (q, h) from those of the blocks. Of the
-// blocks M of a model of states and tangents, which are there twice, the first gets the whole gradient and
-// the other zero.
+// Gradients of W (h, h), of the columns of B (inputs, h) and of C (q, h) from those of the lift. In a model
+// of states and tangents M stands in W twice: the first one gets the whole gradient, the other zero. So with
+// C.
 template <typename Real>
 void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const LiftGradients<Real>& gradients,
                Real* d_W, Real* d_B_columns, Real* d_C);

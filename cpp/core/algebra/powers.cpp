@@ -7,7 +7,7 @@
 namespace rnnbptt {
 
 double frobenius(Index n, const double* A) {
-  double sums[8] = {};  // side by side, not one waiting for the other
+  double sums[8] = {};  // none waits for another
   Index i = 0;
   for (; i + 8 <= n; i += 8)
     for (Index j = 0; j < 8; ++j) sums[j] += A[i + j] * A[i + j];
@@ -23,8 +23,8 @@ namespace {
 constexpr double largest_norm = 1024;
 // A power that shrinks states by this factor forgets errors as fast as they come.
 constexpr double forgetting_rate = 0.75;
-// Squares may lose this factor beyond what those of a matrix with orthogonal columns lose, and still be exact
-// enough to be used in the precision of the states.
+// How much more than squares of a matrix with orthogonal columns those of powers may cancel, and still be
+// exact enough for float32.
 constexpr double largest_cancellation = 4;
 
 // A matrix as the unevaluated sum of two; `low` may be null for zero.
@@ -38,7 +38,7 @@ struct Slices {
   double* rest = nullptr;
 };
 
-// What to add and subtract so that only `bits` bits below the largest entry of a line are left.
+// Adding and subtracting this leaves `bits` bits of an entry below the largest one of its line.
 double rounding_shift(double largest, int bits) {
   int exponent = 0;
   std::frexp(largest, &exponent);
@@ -82,7 +82,7 @@ void multiply_squares(Run& run, Workspace& workspace, Square form, const double*
                       double* C, const double* init = nullptr) {
   const Index n = form.size;
   if (!form.tangent) return multiply_strided<double>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
-  // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
+  // The lower rows are [U M] [[M, 0], [U, M]]; their right half is the left half of the upper ones.
   const Index h = n / 2;
   const Index lower = h * n, low_right = lower + h;
   multiply_strided<double>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
@@ -141,15 +141,15 @@ std::vector<Power> powers_to(Run& run, Workspace& workspace, Square form, const 
   return result;
 }
 
-// By how much applying P shrinks or stretches a state in the long run: some steps of the power method. Of a
-// model of states and tangents, M says so: U only delays it.
+// The rate at which applying P shrinks or stretches a state in the long run, by some steps of the power
+// method. That of [[M, 0], [U, M]] is M's.
 double growth_rate(Run& run, Workspace& workspace, Square form, const double* P) {
   constexpr int settling = 6, measured = 4;
   const Index h = form.tangent ? form.size / 2 : form.size;
   if (form.tangent) P += h * form.size + h;
   auto* v = workspace.take<double>(h);
   auto* next = workspace.take<double>(h);
-  // Any start will do that is orthogonal to no mode: numbers without a pattern, the same every time.
+  // The start must be orthogonal to no mode: random numbers, the same every time.
   std::uint32_t state = 1;
   for (Index i = 0; i < h; ++i)
     v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
@@ -165,7 +165,7 @@ double growth_rate(Run& run, Workspace& workspace, Square form, const double* P)
   return std::pow(rate, 1.0 / measured);
 }
 
-// The plain powers tell whether exact ones are worth their price.
+// Exact powers are three times as expensive: they are built where the last plain one does not forget errors.
 std::vector<Power> powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
                                     bool exact) {
   std::vector<Power> result = powers_to(run, workspace, form, W, n, false);
@@ -174,7 +174,7 @@ std::vector<Power> powers_as_needed(Run& run, Workspace& workspace, Square form,
   return result;
 }
 
-// Whether nothing cancels in the powers: of matrices of orthogonal columns the ratio is sqrt(h).
+// Whether nothing cancels in the products: ||A|| ||B|| / ||A B|| is sqrt(h) for orthogonal columns.
 bool well_conditioned(Index h, const std::vector<Power>& powers) {
   const double most = largest_cancellation * std::sqrt(static_cast<double>(h));
   for (std::size_t i = 0; i + 1 < powers.size(); ++i) {

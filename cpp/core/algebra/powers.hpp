@@ -14,8 +14,8 @@
 
 namespace rnnbptt {
 
-// A square matrix to be multiplied: any, or that of a model of states and tangents, [[M, 0], [U, M]], whose
-// products have that form again.
+// The form of square matrices: any, or that of models of states and tangents, [[M, 0], [U, M]], which
+// products preserve.
 struct Square {
   Index size = 0;
   bool tangent = false;
@@ -31,9 +31,8 @@ struct Power {
 // be added.
 struct PowerChain {
   std::vector<Power> powers;
-  // Whether the last power forgets errors as fast as they come and nothing cancelled on the way, so that
-  // float32 models may carry it, and states between its applications, in float32. Only for powers that are
-  // not exact.
+  // Whether the last power forgets errors as fast as they come and nothing cancelled on the way: then float32
+  // models may have it, and the states between its applications, in float32. False for exact powers.
   bool forgetting = false;
 };
 
@@ -44,8 +43,7 @@ PowerChain build_powers(Run& run, Workspace& workspace, Square form, const doubl
 // W^(2^k) for k = 0, 1, ..., squared when asked for, whatever their norms.
 class Squarings {
  public:
-  // `known` are the first of them, W at least. Those up to `exact` that are not known will be right to the
-  // last bit.
+  // `known` are the first of them, W at least. Others up to the one of k = `exact` are right to the last bit.
   Squarings(Run& run, Workspace& workspace, Index h, std::vector<Power> known, int exact)
       : run_(run), workspace_(workspace), h_(h), exact_(exact), squares_(std::move(known)) {}
 

@@ -17,7 +17,8 @@ Index steps_per_checkpoint(Index lanes, Index h) {
   return std::max<Index>(1, static_cast<Index>(work_per_checkpoint / step));
 }
 
-// Longest lanes first: calls visit(active, from, to) for ranges of steps on which the same lanes are active.
+// Calls visit(active, from, to) for ranges of steps on which the same lanes are active: the first `active`,
+// since the longest come first.
 template <typename Visit>
 void for_active(const Lane* lanes, Index count, Index from, const Visit& visit) {
   while (count > 0) {
@@ -85,8 +86,8 @@ void run_all(Run& run, const ScanProblem<Scalar>& p, const std::vector<Lane>& la
   });
 }
 
-// The last states of `count` lanes of `steps` steps each that start from zero; the lanes themselves stay as
-// they are.
+// The last states of `count` lanes of `steps` steps each that start from zero. The rows of the lanes are not
+// changed.
 template <typename Scalar>
 void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* lanes, Index count,
                  Index steps, Scalar* result, Scalar* spare) {
