@@ -97,8 +97,8 @@ class BoundProblem {
   // Which of b_h, b_q and W_qx a vector of all parameters holds, and whether h0 follows.
   using Terms = std::tuple<bool, bool, bool, bool>;
 
-  // The same for one vector of all parameters. Returns None when theta is not a contiguous vector of the
-  // right type and size: Python then says what is wrong.
+  // The loss and its gradient, both for one vector of all parameters. Returns None when theta is not a
+  // contiguous vector of the right type and size: Python then says what is wrong.
   py::object flat(const py::object& theta, const Terms& terms, int threads) {
     const Parts parts = parts_of(terms);
     const auto* at = vector(theta, parts);
@@ -118,8 +118,8 @@ class BoundProblem {
     return py::make_tuple(loss, std::move(result));
   }
 
-  // Of a tangent problem: the Hessian of the loss at theta, times v, both of them vectors of all parameters
-  // of the model that was doubled.
+  // The Hessian of the loss at theta times v, of a tangent problem; both are vectors of all parameters of the
+  // model that was doubled.
   py::object hessian_product(const py::object& theta, const py::object& v, const Terms& terms, int threads) {
     Shape single = problem_.shape;
     single.h /= 2;
@@ -142,10 +142,7 @@ class BoundProblem {
     });
   }
 
-  // Of a vector of all parameters as for flat(): r where the loss is 1/2 sum r^2, (T, B, q); the derivative
-  // of r, (T, B, q * total); and its Gauss-Newton matrix, (total, total). `first` says where the columns of
-  // the six parameters and of h0 begin, below zero for what is not differentiated by; all others are zero.
-  // Where the problem gives no loss, r stands for the outputs.
+  // Fills r, (T, B, q), where the loss is 1/2 sum r^2; theta as for flat().
   void residuals(const py::object& theta, const Terms& terms, const py::object& r, int threads) const {
     const Shape& s = problem_.shape;
     const auto to = output_sequence<Scalar>(r, "r", s.T, s.B, s.q);
@@ -153,6 +150,9 @@ class BoundProblem {
               [&](Run&, Workspace&, const Point& at) { rnnbptt::residuals<Scalar>(at.problem, at.o, to); });
   }
 
+  // Fills the derivative of r, or where dL/do is given that of the outputs, (T, B, q * total). `first` says
+  // where the columns of the six parameters and of h0 begin, below zero for what is not differentiated by;
+  // all others are zero.
   void jacobian(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first, Index total,
                 const py::object& J, int threads) const {
     const Shape& s = problem_.shape;
@@ -163,6 +163,7 @@ class BoundProblem {
     });
   }
 
+  // Fills the Gauss-Newton matrix, J^T J of that derivative, (total, total).
   void gauss_newton(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first,
                     Index total, const py::object& matrix, int threads) const {
     const Columns columns = columns_at(first, total);
@@ -186,7 +187,7 @@ class BoundProblem {
     });
   }
 
-  // What the last gradient was computed with.
+  // The schedule of the last gradient.
   py::dict used_schedule() const {
     py::dict result;
     result["L"] = used_.L;
@@ -221,7 +222,7 @@ class BoundProblem {
     return parts;
   }
 
-  // Null when theta is no such vector.
+  // The data of a vector of all parameters; null when it is none.
   const Scalar* vector(const py::object& theta, const Parts& parts) const {
     if (!is_array_of<Scalar>(theta, true)) return nullptr;
     const auto& array = *reinterpret_cast<const py::array*>(&theta);
@@ -269,7 +270,7 @@ class BoundProblem {
       trajectory.reset();
       const SequenceView<Scalar> hidden{trajectory.take<Scalar>(s.T * s.B * s.h), s.B * s.h, s.h};
       const SequenceView<Scalar> o{trajectory.take<Scalar>(s.T * s.B * s.q), s.B * s.q, s.q};
-      Problem<Scalar> whole = at.problem;  // no bit depends on what other sequences end early
+      Problem<Scalar> whole = at.problem;  // so that no bit depends on lengths of other sequences
       whole.lengths = nullptr;
       rnnbptt::outputs<Scalar>(run, workspace, at.weights, whole, o, hidden, nullptr,
                                plan(whole, at.weights.b_h != nullptr, Goal::states, schedule_.choices));

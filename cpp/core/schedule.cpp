@@ -137,7 +137,8 @@ Scanned estimate_of(const Work& work, Index steps) {
   const double rows = work.total / L + 2 * work.B;
   const double in = L * d, out = L * q;
   const bool lifted = steps > 1, tangent = work.tangent, back = work.back();
-  // Of a tangent model three quarters of a matrix are not zero; sums of a plain one are wanted for two.
+  // Of a tangent model three quarters of a matrix are not zero; sums of a plain one are wanted for two of
+  // them.
   const double filled = tangent ? 0.75 : 1, sums = tangent && !lifted ? 0.5 : filled;
   double cycles = product_cycles(rows, in, h, width) + filled * product_cycles(rows, h, out, width);
   if (lifted) cycles += product_cycles(rows, in, out, width);
