@@ -11,8 +11,7 @@ namespace rnnbptt {
 // Options of a backward pass. Without any it is that of the full gradient.
 template <typename Scalar, typename State>
 struct BackwardPass {
-  // Where d_o is kept, or null. It is read from there, not computed, where `reuse_d_o`: (T + shift, B, q)
-  // then.
+  // (T + shift, B, q), or null. d_o is written there; with `reuse_d_o` it is read from there, not computed.
   SequenceView<Scalar> d_o;
   bool reuse_d_o = false;
   Index shift = 0;  // d_o of so many steps later is read

@@ -199,9 +199,9 @@ bool RowStages<Scalar, State>::finite(const Rows& rows) const {
   return true;
 }
 
-// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero, but it may
-// not be finite, where a chunk goes on behind the end of its sequence too. Outputs of a plain model read it
-// before.
+// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero; it may be
+// infinite, not least where its chunk goes on behind the end of the sequence. Outputs of a plain model read
+// it first.
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::drop_last_states(Rows& rows) {
   for (const Segment& segment : rows.window.segments) {
