@@ -24,7 +24,6 @@ from .engine.params import Gradients, Params, Trajectory
 from .engine.runtime import build_info, get_num_threads, set_num_threads
 from .engine.trajectories import forward, linear_scan, state_gradients
 from .engine.truncation import Chunked, Randomized, Sliding
-from .gradients.clipping import clip_by_global_norm
 from .gradients.loss_and_grad import loss_and_grad
 from .gradients.objective import Objective
 from .gradients.vjp import vjp
@@ -32,6 +31,7 @@ from .gradients.vjp import vjp
 if TYPE_CHECKING:
     from . import reference
     from .engine.powers import matrix_powers, power_norms
+    from .gradients.clipping import clip_by_global_norm
     from .gradients.curvature import GaussNewton
     from .gradients.hvp import hvp
     from .gradients.jacobian import output_jacobian
@@ -90,6 +90,7 @@ _ON_DEMAND = {
     "Schedule": "gradients.schedule",
     "SpectralReport": "reports.spectrum",
     "TruncationReport": "reports.truncation",
+    "clip_by_global_norm": "gradients.clipping",
     "explain": "gradients.schedule",
     "gradient_flow": "reports.flow",
     "hvp": "gradients.hvp",

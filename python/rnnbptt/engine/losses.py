@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -29,7 +28,6 @@ LossLike = LossName | tuple[str, float] | CallersLoss
 Real = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
 class Loss(ABC):
     """A loss of one step, l(y, o).
 
@@ -39,14 +37,15 @@ class Loss(ABC):
         The caller's number, where a loss takes one: ``loss=(name, number)``. ``None`` where it takes none.
     """
 
-    parameter: float | None = None
-
     #: What callers and the extension call it.
     name: ClassVar[str]
     #: Whether targets are class labels, (...), rather than arrays like the outputs, (..., q).
     labels: ClassVar[bool] = False
     #: Whether l stays the same when all outputs of a step grow by the same number.
     shift_invariant: ClassVar[bool] = False
+
+    def __init__(self, parameter: float | None = None) -> None:
+        self.parameter = parameter
 
     @abstractmethod
     def value(self, o: Real, y: NDArray[Any]) -> Real:
@@ -144,7 +143,7 @@ def checked_loss(loss: LossLike, weights: object = None, mask: object = None) ->
     known = LOSSES[_validate.choice("loss", loss[0], LOSSES)]
     if known.parameter is None:
         raise ValueError(f"loss {known.name!r} takes no parameter: {_validate.describe(loss[1])} was given")
-    return replace(known, parameter=_validate.real("loss", loss[1]))
+    return type(known)(_validate.real("loss", loss[1]))
 
 
 def answer_of(loss: CallersLoss, o: NDArray[Any], y: Any) -> tuple[Any, Any]:

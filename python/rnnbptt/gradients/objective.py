@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _validate
+from .. import _core, _validate
 from ..engine import truncation
 from ..engine.dataset import Dataset, checked
 from ..engine.losses import checked_loss
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
 
 #: What an objective is made of, and made of again from a pickle. Pickles of version 0.1 hold more.
 _ARGUMENTS = ("_x", "_y", "_loss", "_like", "_truncate", "_threads", "_options")
-
-
-class Vectors(NamedTuple):
-    """What an objective knows where it was told what its parameters are like."""
-
-    layout: Layout
-    problem: Problem
-    curvature: Curvature
-    #: Whether the extension serves `Objective.flat` alone.
-    alone: bool
 
 
 class Objective:
@@ -129,13 +119,15 @@ class Objective:
         self._threads = _validate.num_threads(num_threads)
         self._bound: Problem | None = None
         self._like = like
-        self._vectors: Vectors | None = None
+        self._laid: tuple[Layout, Problem, Curvature] | None = None
+        self._flat: tuple[_core.Problem, _core._Terms] | None = None
         if like is not None:
             problem = self._bind(checked(like, "like"))
             layout = Layout(like, problem.dataset)
-            # The extension serves flat() alone, where it can.
-            alone = problem.native is not None and not isinstance(truncate, Randomized) and not layout.holes
-            self._vectors = Vectors(layout, problem, Curvature(problem, layout), alone)
+            self._laid = (layout, problem, Curvature(problem, layout))
+            if problem.native is not None and not isinstance(truncate, Randomized) and not layout.holes:
+                # The extension serves flat() alone.
+                self._flat = (problem.native, layout.terms)
 
     def __call__(self, params: Params) -> tuple[float, Gradients]:
         """Evaluate the loss and its gradients.
@@ -169,13 +161,13 @@ class Objective:
         gradient : ndarray, shape of `theta`
             A new array in the same order, with zeros for parameters that `wrt` leaves out.
         """
-        vectors = self._vectors
         # What is more than an array may mean more: a mask, for one.
-        if vectors is not None and vectors.alone and type(theta) is np.ndarray:
-            result = vectors.problem.posed.flat(theta, vectors.layout.terms, self._threads)
+        if self._flat is not None and type(theta) is np.ndarray:
+            posed, terms = self._flat
+            result = posed.flat(theta, terms, self._threads)
             if result is not None:
                 return result
-        layout, problem, _, _ = self._laid_out()
+        layout, problem, _ = self._laid_out()
         vector = layout.vector("theta", theta)
         if problem.native is None or isinstance(self._truncate, Randomized):
             params, h0 = layout.unpack(vector)
@@ -206,7 +198,7 @@ class Objective:
         TypeError, ValueError
             If an argument does not fit, or `like` was not given to the objective.
         """
-        layout, problem, _, _ = self._laid_out()
+        layout, problem, _ = self._laid_out()
         return layout.pack(checked(params), h0, problem.dataset.start)
 
     def unpack(self, theta: ArrayLike) -> tuple[Params, FloatArray | None]:
@@ -228,7 +220,7 @@ class Objective:
         TypeError, ValueError
             If `theta` does not fit, or `like` was not given to the objective.
         """
-        layout = self._laid_out().layout
+        layout = self._laid_out()[0]
         return layout.unpack(layout.vector("theta", theta))
 
     def residuals(self, theta: ArrayLike) -> FloatArray:
@@ -257,7 +249,7 @@ class Objective:
             If `theta` does not fit, `like` was not given, or the loss is no sum of squares.
         """
         check_loss("residuals", self._step_loss, self._truncate, squares=True)
-        layout, _, curvature, _ = self._laid_out()
+        layout, _, curvature = self._laid_out()
         return curvature.residuals(layout.vector("theta", theta), self._threads)
 
     def jac(self, theta: ArrayLike) -> FloatArray:
@@ -282,7 +274,7 @@ class Objective:
             If the matrix cannot be had; the message names the bytes. `gauss_newton` never forms it.
         """
         check_loss("jac", self._step_loss, self._truncate, squares=True)
-        layout, _, curvature, _ = self._laid_out()
+        layout, _, curvature = self._laid_out()
         return curvature.jacobian(layout.vector("theta", theta), self._threads)
 
     def gauss_newton(self, theta: ArrayLike) -> GaussNewton:
@@ -324,7 +316,7 @@ class Objective:
            Neural Computation 14 (2002), 1723-1738.
         """
         check_loss("gauss_newton", self._step_loss, self._truncate, squares=False)
-        layout, _, curvature, _ = self._laid_out()
+        layout, _, curvature = self._laid_out()
         vector = layout.vector("theta", theta)
         matrix = curvature.gauss_newton(vector, self._threads)
         return GaussNewton(*self.flat(vector), matrix)
@@ -360,7 +352,7 @@ class Objective:
         time of two to four gradients.
         """
         check_loss("hessp", self._step_loss, self._truncate, squares=False)
-        layout, _, curvature, _ = self._laid_out()
+        layout, _, curvature = self._laid_out()
         # As in `flat`: what is more than an array may mean more.
         if type(theta) is np.ndarray and type(v) is np.ndarray and not layout.holes:
             product = curvature.hessian_product(theta, v, self._threads)
@@ -390,7 +382,7 @@ class Objective:
             bound = self._bound = Problem(dataset, self._step_loss, self._y, self._truncate)
         return bound
 
-    def _laid_out(self) -> Vectors:
-        if self._vectors is None:
+    def _laid_out(self) -> tuple[Layout, Problem, Curvature]:
+        if self._laid is None:
             raise ValueError("like must be given to Objective(...), or flat(theta) knows no shapes")
-        return self._vectors
+        return self._laid
