@@ -207,14 +207,14 @@ class LagTerms:
             return normalised(side_by_side(gradients), top, axes=2), add(last, normalised(gradients.W_qh))
         before = raw_if_tame(problem.start[np.newaxis])
         forward = problem.recurrence.forward
-        for first in range(0, T - K, forward.window_length):
-            stop = min(first + forward.window_length, T - K)
-            hidden = forward.window(first, stop).hidden
+        for first in range(0, T - K, forward.span_length):
+            stop = min(first + forward.span_length, T - K)
+            hidden = forward.span(first, stop).hidden
             top = np.concatenate([before.exponent, hidden.exponent])
             rows = Scaled(np.concatenate([before.mantissa, hidden.mantissa]), top)
             before = Scaled(rows.mantissa[-1:], top[-1:])
             # Step r of the adjoint is g_{T+1-r}: backwards, from g_{stop+K} to g_{first+1+K}.
-            g = problem.adjoint.window(T - stop - K, T - first - K).hidden
+            g = problem.adjoint.span(T - stop - K, T - first - K).hidden
             g = Scaled(g.mantissa[::-1], g.exponent[::-1])
             inputs = raw_if_tame(problem.inputs[first:stop])
             by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]), self._threads)

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 #: Steps of a chunk at most.
 _LONGEST = 32
-#: Scalars of the states of a window.
-_WINDOW = 2**17
+#: Scalars of the states of a span: of the steps whose states are computed at a time.
+_SPAN = 2**17
 #: Random vectors on which squares are checked, and the relative error that is allowed.
 _WITNESSES = 8
 _ACCURATE = 2.0**-44
 
 
-class Window(NamedTuple):
-    """States and outputs of the steps from `first` on: (n, B, h) and (n, B, q)."""
+class Span(NamedTuple):
+    """States and outputs of successive steps, those from `first` on: (n, B, h) and (n, B, q)."""
 
     first: int
     hidden: Scaled
@@ -51,7 +51,7 @@ class ChunkedRecurrence:
     .. math:: s_{(c+1)L} = W^L s_{cL} + \sum_{j<L} W^{L-1-j} U u_{cL+j+1},
 
     as ordinary numbers, or with exponents where those are needed. The states between are computed when asked
-    for, all chunks of a window side by side. L is short enough for a chunk never to leave the range.
+    for, all chunks of a span side by side. L is short enough for a chunk never to leave the range.
 
     L and the power are given: see `chunk_of`.
     """
@@ -115,7 +115,7 @@ class ChunkedRecurrence:
         chunks, B, _, m = self._inputs.shape
         q, h = C.shape
         if L * m * q > 2 * h * h:
-            return _joined([window.o for window in self.windows()])
+            return _joined([span.o for span in self.spans()])
         # From the state before the chunk, and from the inputs in it.
         seen = np.empty((L, q, h))
         seen[0] = C @ W
@@ -162,7 +162,7 @@ class ChunkedRecurrence:
             logs += top[..., np.newaxis]
         return logs.swapaxes(1, 2).reshape(chunks * L, B)[: self.steps]
 
-    def window(self, first: int, stop: int) -> Window:
+    def span(self, first: int, stop: int) -> Span:
         """Return states and outputs of the steps ``first < t <= stop``."""
         L = self.length
         low, high = first // L, -(-stop // L)
@@ -187,20 +187,20 @@ class ChunkedRecurrence:
             by_step = rows.reshape(chunks, B, L, -1).swapaxes(1, 2).reshape(chunks * L, B, -1)
             return Scaled(by_step[kept], exponent)
 
-        return Window(first, in_time(run.hidden), in_time(run.o))
+        return Span(first, in_time(run.hidden), in_time(run.o))
 
-    def windows(self) -> Iterator[Window]:
+    def spans(self) -> Iterator[Span]:
         """Go through all steps, some at a time."""
-        size = self.window_length
+        size = self.span_length
         for first in range(0, self.steps, size):
-            yield self.window(first, min(first + size, self.steps))
+            yield self.span(first, min(first + size, self.steps))
 
     @property
-    def window_length(self) -> int:
+    def span_length(self) -> int:
         """Steps that are computed at a time, a multiple of a chunk's."""
         _, B, _, _ = self._inputs.shape
         h = self._params.shape[1]
-        return self.length * max(1, _WINDOW // int(self.length * B * h))
+        return self.length * max(1, _SPAN // int(self.length * B * h))
 
 
 def _joined(parts: list[Scaled]) -> Scaled:
