@@ -15,7 +15,7 @@ from rnnbptt import _core
 from rnnbptt.reports.lag_terms import log2_norms_of_products, moved_rows
 from rnnbptt.reports.wide_range.chunked_recurrence import chunk_of
 from rnnbptt.reports.wide_range.correlation import correlate
-from rnnbptt.reports.wide_range.scaled import Real, outer_sum, raw_if_tame, tame, unscaled, vanishing
+from rnnbptt.reports.wide_range.scaled import Real, Scaled, outer_sum, raw_if_tame, tame, unscaled, vanishing
 
 SUMS = 1e-13
 """What sums may differ from NumPy's, relative to sums of moduli."""
@@ -259,3 +259,12 @@ def test_correlations_beyond_the_range_keep_their_exponents() -> None:
     assert plain.raw
     values = np.ldexp(found.mantissa, (found.exponent - 300)[..., np.newaxis].astype(int))
     np.testing.assert_allclose(values, plain.mantissa, rtol=0, atol=1e-12 * np.sqrt(2000))
+
+
+def test_correlations_of_rows_with_exponents_and_rows_beyond_the_range() -> None:
+    a, b = rows(200, 1, 2), rows(200, 1, 2)
+    plain = correlate(unscaled(a), b, 50)
+    tiny = Scaled(a, np.full((200, 1), -5000))
+    found = correlate(tiny, b * 2.0**300, 50)
+    values = np.ldexp(found.mantissa, (found.exponent + 4700)[..., np.newaxis].astype(int))
+    np.testing.assert_allclose(values, plain.mantissa, rtol=0, atol=1e-12)

@@ -204,3 +204,41 @@ def test_explain_takes_data_in_every_layout() -> None:
     assert rnnbptt.explain(params, x.swapaxes(0, 1), batch_first=True) == told
     assert rnnbptt.explain(params, x.tolist()) == told
     assert rnnbptt.explain(params, x[:, 0]).steps_per_chunk > 1
+
+
+@pytest.mark.parametrize("T", [400, 403])
+def test_explain_counts_every_chunk(T: int) -> None:
+    told = rnnbptt.explain(Params.random(2, 16, 3, rng=0), np.zeros((T, 2)))
+    assert told.steps_per_chunk > 1
+    assert (told.chunks - 1) * told.steps_per_chunk < T <= told.chunks * told.steps_per_chunk
+
+
+def test_what_is_prescribed_is_taken() -> None:
+    params = Params.random(2, 16, 3, rng=0)
+    x, y = np.zeros((4000, 8, 2)), np.zeros((4000, 8, 3))
+    dataset = Dataset(params, x)
+    for prescribed in (
+        {"lift": 4, "window": 40, "splits": 3, "piece": 17, "keep": 1},
+        {"lift": 1, "window": 4000, "splits": 1, "piece": 17, "keep": 0},
+        {"lift": 1, "window": 4000, "splits": 1, "piece": 0, "keep": 1},
+    ):
+        problem = Problem(dataset, losses.LOSSES["mse"], y, schedule=prescribed)
+        problem.loss_and_gradients(params, 1)
+        taken = problem.posed.taken()
+        lift = prescribed.pop("lift")
+        assert taken["L"] == lift
+        assert {name: taken[name] for name in prescribed} == prescribed
+
+
+def test_a_call_keeps_to_its_limit_of_memory_or_says_so() -> None:
+    params = Params.random(2, 16, 3, rng=0)
+    x = np.zeros((4000, 8, 2))
+    refused = 0
+    for bits in range(10, 26):
+        try:
+            told = rnnbptt.explain(params, x, memory_limit=2**bits)
+        except MemoryError:
+            refused += 1
+        else:
+            assert told.workspace_bytes <= 2**bits
+    assert 0 < refused < 16
