@@ -139,6 +139,19 @@ def test_number_of_threads() -> None:
     assert done.stdout.strip() == "5"
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "1025", "2.5", "many"])
+def test_a_number_of_threads_in_the_environment_that_is_none_is_refused(value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import rnnbptt"],
+        env=os.environ | {"RNNBPTT_NUM_THREADS": value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"RNNBPTT_NUM_THREADS must be an integer from 1 to 1024, not '{value}'" in done.stderr
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------------
 
 LONG_CALLS = {
