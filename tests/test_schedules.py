@@ -13,6 +13,7 @@ import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
 from rnnbptt.engine import losses
 from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.trajectories import step_by_step
 from rnnbptt.engine.params import Gradients, Params
 from rnnbptt.gradients.problem import Problem
 from tolerances import gradient_bound, relative_error, sequential_bound
@@ -204,6 +205,12 @@ def test_explain_takes_data_in_every_layout() -> None:
     assert rnnbptt.explain(params, x.swapaxes(0, 1), batch_first=True) == told
     assert rnnbptt.explain(params, x.tolist()) == told
     assert rnnbptt.explain(params, x[:, 0]).steps_per_chunk > 1
+
+
+def test_a_scan_whose_powers_grow_too_large_goes_step_by_step() -> None:
+    W = Params.random(1, 12, 1, spectral_radius=1.5, kind="orthogonal", rng=0).W_hh
+    v, s0 = np.random.default_rng(1).standard_normal((600, 1, 12)), np.zeros((1, 12))
+    assert rnnbptt.linear_scan(W, v, s0).tobytes() == step_by_step(W, v, s0, 1).tobytes()
 
 
 @pytest.mark.parametrize("T", [400, 403])
