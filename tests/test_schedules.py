@@ -13,8 +13,8 @@ import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
 from rnnbptt.engine import losses
 from rnnbptt.engine.dataset import Dataset
-from rnnbptt.engine.trajectories import step_by_step
 from rnnbptt.engine.params import Gradients, Params
+from rnnbptt.engine.trajectories import step_by_step
 from rnnbptt.gradients.problem import Problem
 from tolerances import gradient_bound, relative_error, sequential_bound
 
