@@ -30,19 +30,33 @@ PYTHON_ROOMS: dict[str, frozenset[str]] = {
 }
 
 #: The same for the folders of cpp/, by what they include. A file beside the folders of core/ is an entry
-#: point, or the schedule.
+#: point, or the schedule or losses.
 CPP_ROOMS: dict[str, frozenset[str]] = {
     "include": frozenset(),
     "kernels": frozenset(),
     "core/runtime": frozenset({"include", "kernels"}),
     "core/algebra": frozenset({"include", "kernels", "core/runtime"}),
     "core/schedule": frozenset({"include"}),
-    "core/sweep": frozenset({"include", "kernels", "core/runtime", "core/algebra", "core/schedule"}),
+    "core/losses": frozenset({"include", "kernels"}),
+    "core/sweep": frozenset(
+        {"include", "kernels", "core/runtime", "core/algebra", "core/schedule", "core/losses"}
+    ),
     "core/reports": frozenset({"include", "kernels", "core/runtime", "core/algebra"}),
     "core": frozenset(
-        {"include", "kernels", "core/runtime", "core/algebra", "core/schedule", "core/sweep", "core/reports"}
+        {
+            "include",
+            "kernels",
+            "core/runtime",
+            "core/algebra",
+            "core/schedule",
+            "core/losses",
+            "core/sweep",
+            "core/reports",
+        }
     ),
-    "bindings": frozenset({"include", "kernels", "core", "core/runtime", "core/algebra", "core/reports"}),
+    "bindings": frozenset(
+        {"include", "kernels", "core", "core/losses", "core/runtime", "core/algebra", "core/reports"}
+    ),
 }
 
 
@@ -146,7 +160,9 @@ def includes_of(cpp: Path) -> Edges:
 
 def cpp_room_of(node: str) -> str:
     """Return the room of a file of cpp/."""
-    return node if node == "core/schedule" else node.rpartition("/")[0].replace("include/rnnbptt", "include")
+    if node in ("core/schedule", "core/losses"):
+        return node
+    return node.rpartition("/")[0].replace("include/rnnbptt", "include")
 
 
 def upward_includes(edges: Edges) -> list[str]:

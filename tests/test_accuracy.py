@@ -14,6 +14,7 @@ from problems import KINDS, LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, 
 from rnnbptt import reference
 from rnnbptt.engine.losses import LossName
 from rnnbptt.engine.params import Kind
+from speed import slow, thinned
 from tolerances import TIMES_REFERENCE_MEDIAN, gradient_bound, relative_error, sequential_bound
 
 pytestmark = pytest.mark.skipif(
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 # Either side of every vector width (2, 4, 8, 16) and of the panels (24, 48); and primes.
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 24, 25, 31, 37, 47, 48, 49, 53)
 RANDOM_PROBLEMS = int(os.environ.get("RNNBPTT_RANDOM_PROBLEMS", "150"))
+FEW_RANDOM_PROBLEMS = 24  # long sequences and wide states among them, with every loss and option
 NUDGES = 8
 
 
@@ -82,8 +84,7 @@ def assert_accurate(case: Case, radius: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("axis", ["T", "B", "d", "h", "q"])
+@pytest.mark.parametrize(("axis", "size"), thinned(product("TBdhq", SIZES), 3))
 def test_every_size_at_the_edges_of_vectors(axis: str, size: int, dtype: Scalar) -> None:
     rng = np.random.default_rng([size, ord(axis)])
     small = {"T": 6, "B": 2, "d": 3, "h": 5, "q": 2}
@@ -94,7 +95,7 @@ def test_every_size_at_the_edges_of_vectors(axis: str, size: int, dtype: Scalar)
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", thinned(range(100), 5))
 def test_sizes_at_the_edges_together(seed: int, dtype: Scalar) -> None:
     rng = np.random.default_rng(seed)
     T, B, d, h, q = (int(n) for n in rng.choice(SIZES, 5))
@@ -151,12 +152,13 @@ def summary(errors: Array) -> str:
     return f"median {np.median(errors):.3g}, 99 % {np.quantile(errors, 0.99):.3g}, worst {errors.max():.3g}"
 
 
+@pytest.mark.parametrize("number", [FEW_RANDOM_PROBLEMS, pytest.param(RANDOM_PROBLEMS, marks=slow)])
 @pytest.mark.parametrize("dtype", [0, 1], ids=["float32", "float64"])
-def test_random_problems(dtype: int) -> None:
+def test_random_problems(dtype: int, number: int) -> None:
     """RNNBPTT_RANDOM_PROBLEMS=500 pytest -rP -k random_problems runs them all and shows the figures."""
     errors: list[tuple[float, float]] = []
     unexcused = []
-    for seed in range(dtype, RANDOM_PROBLEMS, 2):
+    for seed in range(dtype, number, 2):
         radius, case = draw_any(seed)
         for found in violations(case, radius, errors):
             forgiven = excused(case, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import rnnbptt
 from problems import SCALARS, Array, Scalar, assert_identical
 from rnnbptt import Gradients, Params
+from speed import thinned
 
 T, B, d, h, q = 70, 3, 4, 5, 2
 
@@ -193,8 +195,7 @@ def assert_results_identical(actual: Results, expected: Results) -> None:
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("argument", list(arguments(np.float64)))
-@pytest.mark.parametrize("variety", ZOO)
+@pytest.mark.parametrize(("variety", "argument"), thinned(product(ZOO, arguments(np.float64)), 5))
 def test_every_layout_of_every_argument(variety: str, argument: str, dtype: Scalar) -> None:
     given = arguments(dtype)
     odd = ZOO[variety](given[argument])
@@ -206,8 +207,7 @@ def test_every_layout_of_every_argument(variety: str, argument: str, dtype: Scal
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("argument", PER_STEP)
-@pytest.mark.parametrize("variety", ZOO)
+@pytest.mark.parametrize(("variety", "argument"), thinned(product(ZOO, PER_STEP), 3))
 def test_every_layout_of_every_argument_batch_first(variety: str, argument: str, dtype: Scalar) -> None:
     given = arguments(dtype)
     given |= {name: given[name].swapaxes(0, 1).copy() for name in PER_STEP}
@@ -219,8 +219,7 @@ def test_every_layout_of_every_argument_batch_first(variety: str, argument: str,
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("argument", [*PER_STEP, "h0", "v"])
-@pytest.mark.parametrize("variety", ZOO)
+@pytest.mark.parametrize(("variety", "argument"), thinned(product(ZOO, [*PER_STEP, "h0", "v"]), 3))
 def test_every_layout_of_every_argument_without_a_batch(variety: str, argument: str, dtype: Scalar) -> None:
     given = arguments(dtype, ())
     odd = ZOO[variety](given[argument])

@@ -14,6 +14,7 @@ import pytest
 import rnnbptt
 from problems import LOSSES
 from rnnbptt import Objective, Params
+from rnnbptt.engine.dataset import Dataset
 
 REFUSALS = (TypeError, ValueError, OverflowError, MemoryError)
 T, B, d, h, q = 6, 2, 3, 4, 2
@@ -327,3 +328,20 @@ def test_two_thousand_bad_calls() -> None:
     assert silent == []
     assert unnamed == []
     assert {name: np.asarray(value).tobytes() for name, value in GOOD.items()} == before
+
+
+# --- the extension itself ------------------------------------------------------------------------------------
+
+
+def test_the_extension_refuses_losses_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="no loss is called 'hinge'"):
+        Dataset(params, GOOD["x"]).pose("hinge", GOOD["y"])
+
+
+def test_the_extension_has_residuals_for_sums_of_squares_alone() -> None:
+    dataset = Dataset(params, GOOD["x"])
+    r = np.empty((T, B, q))
+    for loss, y in (("cross_entropy", GOOD["labels"]), ("given", GOOD["d_o"])):
+        problem = dataset.pose(loss, dataset.targets(loss, y))
+        with pytest.raises(ValueError, match="loss"):
+            problem.residuals(params.ravel(), (True, True, True, False), r, 1)

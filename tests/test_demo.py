@@ -15,6 +15,7 @@ import pytest
 import rnnbptt
 from rnnbptt.__main__ import main
 from rnnbptt.commands.demo import command, forecasts, spectrum, sunspots
+from speed import slow
 
 if TYPE_CHECKING:
     from rnnbptt.commands.demo.sunspots import Sunspots
@@ -205,6 +206,7 @@ def test_the_demo_runs_through(
     assert max(differences) < 1e-13
 
 
+@slow
 def test_a_seed_settles_the_network_and_the_picture(demo_extra: None, tmp_path: Path, data: Sunspots) -> None:
     from rnnbptt.commands.demo import picture, training
 
@@ -221,6 +223,7 @@ def test_a_seed_settles_the_network_and_the_picture(demo_extra: None, tmp_path: 
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@slow
 @pytest.mark.parametrize("hidden", ["1", "10"])
 def test_other_sizes_are_reported_as_plainly(
     demo_extra: None,
@@ -282,6 +285,7 @@ def test_a_missing_extra_is_named(
     assert "pip install 'rnnbptt[demo]'" in error
 
 
+@slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_blamed_on_the_right_file(demo_extra: None, tmp_path: Path) -> None:
     full = tmp_path / "full.png"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from rnnbptt.__main__ import main
+from speed import slow
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, README = ROOT / "docs", ROOT / "README.md"
@@ -106,6 +107,7 @@ def test_readme_module_of_pytorch_has_gradients() -> None:
     assert all(parameter.grad.abs().max() > 0 for parameter in names["model"].parameters())
 
 
+@slow
 def test_readme_studies_gradients_and_reports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

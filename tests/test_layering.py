@@ -19,6 +19,7 @@ import pytest
 
 import rnnbptt
 from rooms import circles, imports_of, includes_of, upward, upward_includes
+from speed import slow, thinned
 
 ROOT = Path(__file__).resolve().parent.parent
 CPP = ROOT / "cpp"
@@ -113,7 +114,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("path", "line", "found"), UPWARD)
+@pytest.mark.parametrize(("path", "line", "found"), thinned(UPWARD, 4))
 def test_an_import_from_a_room_above_is_found(
     path: str, line: str, found: str, form: str, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_folders_of_the_extension_look_into_those_below_them_alone(tmp_path: Pat
     for path, header, found in (
         ("core/algebra/lift.cpp", "core/sweep/sweep.hpp", "core/algebra/lift -> core/sweep/sweep"),
         ("core/schedule.hpp", "core/gradient.hpp", "core/schedule -> core/gradient"),
+        ("core/losses.cpp", "core/sweep/rows.hpp", "core/losses -> core/sweep/rows"),
         ("kernels/sizes.cpp", "core/runtime/threads.hpp", "kernels/sizes -> core/runtime/threads"),
     ):
         planted = tmp_path / path.replace("/", "_")
@@ -145,6 +147,12 @@ def test_folders_of_the_extension_look_into_those_below_them_alone(tmp_path: Pat
         with (planted / path).open("a", encoding="utf-8") as file:
             file.write(f'#include "{header}"\n')
         assert upward_includes(includes_of(planted)) == [found]
+
+
+def test_modules_stay_short() -> None:
+    sources = [*PACKAGE.rglob("*.py"), *CPP.rglob("*.cpp"), *CPP.rglob("*.hpp")]
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert {path: count for path, count in lines.items() if count > 400} == {}
 
 
 # --- tiers --------------------------------------------------------------------------------------------------
@@ -225,6 +233,7 @@ print(*sorted(new - set(sys.stdlib_module_names)))
     assert names <= {"rnnbptt", "numpy"}
 
 
+@slow
 def test_import_is_quick(tmp_path: Path) -> None:
     code = """
 import time

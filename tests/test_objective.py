@@ -18,6 +18,7 @@ import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, assert_same, build
 from rnnbptt import Objective, Params
 from rnnbptt.engine.losses import LossName
+from speed import slow
 from tolerances import FINITE_DIFFERENCES, FORMS, relative_error
 
 
@@ -335,6 +336,7 @@ def test_calls_do_not_let_memory_grow() -> None:
     assert [sys.getrefcount(a) for a in (case.x, case.y, theta, case.params.W_hh)] == counts
 
 
+@slow
 def test_ten_thousand_calls_do_not_let_the_process_grow() -> None:
     code = """
 import resource, numpy as np, rnnbptt

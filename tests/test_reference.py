@@ -16,10 +16,11 @@ from rnnbptt.reference import closed_form
 from rnnbptt.reference.gradients import Method
 from rnnbptt.reference.model import Model
 from rnnbptt.reference.numerical import NumericalMethod
+from speed import thinned
 from tolerances import COMPLEX_STEP, FINITE_DIFFERENCES, FORMS, GAUGE, relative_error
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-SEEDS = range(60)
+SEEDS = thinned(range(60), 5)
 WITNESSES: tuple[tuple[NumericalMethod, float], ...] = (
     ("complex_step", COMPLEX_STEP),
     ("finite_difference", FINITE_DIFFERENCES),

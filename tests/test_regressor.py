@@ -15,6 +15,7 @@ import pytest
 
 import rnnbptt
 from problems import Array
+from speed import slow
 
 pytest.importorskip("sklearn")
 pytest.importorskip("joblib")
@@ -58,6 +59,7 @@ def test_scikit_learns_checks(solver: str) -> None:
     assert sum(result["status"] == "xfail" for result in results) == 2
 
 
+@slow
 def test_importing_the_package_does_not_import_scikit_learn() -> None:
     code = (
         "import sys, rnnbptt; print('sklearn' in sys.modules, 'scipy' in sys.modules);"

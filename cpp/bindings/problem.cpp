@@ -11,18 +11,11 @@
 #include "bindings/workspaces.hpp"
 #include "core/gradient.hpp"
 #include "core/hessian.hpp"
+#include "core/losses.hpp"
 #include "core/sensitivities.hpp"
 
 namespace rnnbptt::bindings {
 namespace {
-
-Loss loss_of(const std::string& name) {
-  if (name == "squared_error") return Loss::squared_error;
-  if (name == "mse") return Loss::mse;
-  if (name == "cross_entropy") return Loss::cross_entropy;
-  if (name == "given") return Loss::given;
-  misfit("loss");
-}
 
 Goal goal_of(const std::string& name) {
   if (name == "outputs") return Goal::outputs;
@@ -36,16 +29,17 @@ template <typename Scalar>
 class BoundProblem {
  public:
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
-               py::object x, py::object y, py::object h0, py::object weights, py::object lengths,
-               py::object d_hT, Index block, double flow, Index tau, double weight_sum, Index lift,
-               Index window, Index splits, Index piece, int keep, double memory_limit, bool bias,
+               double loss_parameter, py::object x, py::object y, py::object h0, py::object weights,
+               py::object lengths, py::object d_hT, Index block, double flow, Index tau, double weight_sum,
+               Index lift, Index window, Index splits, Index piece, int keep, double memory_limit, bool bias,
                const std::string& goal, bool tangent)
       : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
-    problem_.loss = loss_of(loss);
+    if (loss != "given") problem_.loss = &find_loss<Scalar>(loss);
+    problem_.loss_parameter = loss_parameter;
     problem_.x = sequence<Scalar>(x, "x", s.T, s.B, s.d, 3);
-    if (problem_.loss == Loss::cross_entropy)
+    if (problem_.loss != nullptr && problem_.loss->traits.labels)
       problem_.labels = sequence<std::int64_t>(y, "y", s.T, s.B, 1, 2);
     else
       problem_.y = sequence<Scalar>(y, "y", s.T, s.B, tangent ? s.q / 2 : s.q, 3);
@@ -144,9 +138,10 @@ class BoundProblem {
   // Of a vector of all parameters as for flat(): r where the loss is 1/2 sum r^2, (T, B, q); the derivative
   // of r, (T, B, q * total); and its Gauss-Newton matrix, (total, total). `first` says where the columns of
   // the six parameters and of h0 begin, below zero for what is not differentiated by; all others are zero.
-  // Where the problem gives no loss, r stands for the outputs.
+  // Where dL/do is given, derivative and matrix are those of the outputs.
   void residuals(const py::object& theta, const Terms& terms, const py::object& r, int threads) const {
     const Shape& s = problem_.shape;
+    if (problem_.loss == nullptr || !problem_.loss->traits.sum_of_squares) misfit("loss");
     const auto to = output_sequence<Scalar>(r, "r", s.T, s.B, s.q);
     linearize(theta, terms, threads,
               [&](Run&, Workspace&, const Point& at) { rnnbptt::residuals<Scalar>(at.problem, at.o, to); });
@@ -311,14 +306,14 @@ template <typename Scalar>
 void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
-      .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, py::object,
-                    py::object, py::object, py::object, py::object, py::object, Index, double, Index, double,
-                    Index, Index, Index, Index, int, double, bool, const std::string&, bool>(),
-           py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("x"), py::arg("y"), py::arg("h0"),
-           py::arg("weights"), py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"),
-           py::arg("tau"), py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"),
-           py::arg("piece"), py::arg("keep"), py::arg("memory_limit"), py::arg("bias"), py::arg("goal"),
-           py::arg("tangent"))
+      .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, double,
+                    py::object, py::object, py::object, py::object, py::object, py::object, Index, double,
+                    Index, double, Index, Index, Index, Index, int, double, bool, const std::string&, bool>(),
+           py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("loss_parameter"), py::arg("x"),
+           py::arg("y"), py::arg("h0"), py::arg("weights"), py::arg("lengths"), py::arg("d_hT"),
+           py::arg("block"), py::arg("flow"), py::arg("tau"), py::arg("weight_sum"), py::arg("lift"),
+           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep"), py::arg("memory_limit"),
+           py::arg("bias"), py::arg("goal"), py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("d_o"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))

@@ -127,7 +127,6 @@ Point<Scalar> point_of(const xla::CallFrame& frame, std::int64_t present) {
   };
   point.params = {at(W_hx), at(W_hh), at(W_qh), at(b_h), at(b_q), at(W_qx)};
   point.problem.shape = s;
-  point.problem.loss = Loss::given;
   point.problem.x = view(at(x), s.B, s.d);
   point.problem.h0 = at(h0);
   point.problem.weight_sum = static_cast<double>(s.T) * static_cast<double>(s.B);

@@ -13,8 +13,8 @@ struct Taken {
   Index windows = 1;
 };
 
-// Fills `gradients`, all of whose non-null members are overwritten, and returns the loss (0 for Loss::given).
-// `taken` may be null.
+// Fills `gradients`, all of whose non-null members are overwritten, and returns the loss (0 where dL/do is
+// given). `taken` may be null.
 template <typename Scalar>
 double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params,
                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,

@@ -1,11 +1,11 @@
 #include "core/sensitivities.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "core/algebra/products.hpp"
+#include "core/losses.hpp"
 
 namespace rnnbptt {
 namespace {
@@ -13,46 +13,42 @@ namespace {
 // Columns of S that one task carries through time: few enough to stay in the second cache for any h.
 constexpr Index block_columns = 96;
 
-// M_t of one step: M(k, l) = root[k] ((k == l) - p[l]), with p = 0 for all but the cross entropy. There, with
-// p = softmax(o),  d2l/do2 = diag(p) - p p^T = sum_k p_k (e_k - p) (e_k - p)^T = M^T M.
+// M_t of one step: M(k, l) = root[k] ((k == l) - p[l]), as Loss::root() gives it; the identity where dL/do is
+// given.
 template <typename Scalar>
 class Factor {
  public:
   Factor(const Problem<Scalar>& problem, Scalar* memory)
-      : problem_(problem), root_(memory), p_(memory + problem.shape.q) {
-    std::fill(p_, p_ + problem.shape.q, Scalar{0});
+      : problem_(problem),
+        diagonal_(problem.loss == nullptr || problem.loss->traits.separable),
+        root_(memory),
+        p_(memory + problem.shape.q) {
+    const Index q = problem.shape.q;
+    std::fill(root_, root_ + q, Scalar{1});
+    std::fill(p_, p_ + q, Scalar{0});
+    step_.size = q;
+    step_.parameter = problem.loss_parameter;
+    if (problem.loss != nullptr) factor_ = problem.loss->factor(q);
   }
 
   static Index size(Index q) { return 2 * q; }
 
   // Returns whether the step counts at all.
   bool set(Index t, Index b, const Scalar* o) {
-    const Index q = problem_.shape.q;
     if (t >= problem_.length(b)) return false;
     const double w = problem_.weights ? static_cast<double>(*problem_.weights.at(t, b)) : 1.0;
     if (w == 0) return false;
-    if (problem_.loss == Loss::given) {
-      std::fill(root_, root_ + q, Scalar{1});
-      return true;
-    }
-    const double share = w / problem_.weight_sum;
-    if (problem_.loss != Loss::cross_entropy) {
-      const double twice = problem_.loss == Loss::mse ? 2.0 / static_cast<double>(q) : 1.0;
-      std::fill(root_, root_ + q, static_cast<Scalar>(std::sqrt(share * twice)));
-      return true;
-    }
-    const auto largest = static_cast<double>(*std::max_element(o, o + q));
-    double sum = 0;
-    for (Index k = 0; k < q; ++k) sum += std::exp(static_cast<double>(o[k]) - largest);
-    for (Index k = 0; k < q; ++k) {
-      const double p = std::exp(static_cast<double>(o[k]) - largest) / sum;
-      p_[k] = static_cast<Scalar>(p);
-      root_[k] = static_cast<Scalar>(std::sqrt(share * p));
-    }
+    if (problem_.loss == nullptr || w == known_for_) return true;
+    step_.o = o;
+    if (problem_.y) step_.y.data = problem_.y.at(t, b);
+    if (problem_.labels) step_.labels.data = problem_.labels.at(t, b);
+    step_.scale = w / problem_.weight_sum * factor_;
+    problem_.loss->root(step_, root_, p_);
+    if (problem_.loss->traits.sum_of_squares) known_for_ = w;
     return true;
   }
 
-  bool diagonal() const { return problem_.loss != Loss::cross_entropy; }
+  bool diagonal() const { return diagonal_; }
   Scalar operator()(Index k, Index l) const { return root_[k] * ((k == l ? Scalar{1} : Scalar{0}) - p_[l]); }
 
   // to = M W, both (q, n).
@@ -68,6 +64,10 @@ class Factor {
 
  private:
   const Problem<Scalar>& problem_;
+  const bool diagonal_;
+  LossSteps<const Scalar> step_;
+  double factor_ = 1;
+  double known_for_ = -1;  // the weight of all steps that have the root at hand
   Scalar *root_, *p_;
 };
 

@@ -1,8 +1,8 @@
 // Derivatives of the outputs by the parameters, carried forward in time beside the state.
 //
 // A loss is locally a sum of squares, 1/2 sum_t |r_t|^2 with r_t = M_t o_t + const, and the matrix M_t of the
-// step says which one: a multiple of the identity for the squared losses, a root of the second derivative for
-// the cross entropy, the identity for Loss::given. What is computed here is M_t J_t, J_t = do_t / d theta.
+// step says which one: a root of the loss's second derivative, M_t^T M_t = d2l/do2 times the step's share of
+// the weights; the identity where dL/do is given. What is computed here is M_t J_t, J_t = do_t / d theta.
 #pragma once
 
 #include "core/runtime/workspace.hpp"
@@ -20,7 +20,8 @@ struct Columns {
   Index total = 0;
 };
 
-// r_t = M_t (o_t - y_t), so that the squared losses are 1/2 sum |r_t|^2. Steps that do not count get 0.
+// r_t = M_t (o_t - y_t): of a loss that is a sum of squares, L = 1/2 sum |r_t|^2. Steps that do not count get
+// 0.
 template <typename Scalar>
 void residuals(const Problem<Scalar>& problem, SequenceView<const Scalar> o, SequenceView<Scalar> r);
 

@@ -12,20 +12,30 @@ inline __attribute__((always_inline)) void load(const double* x, Vector& v) {
   __builtin_memcpy(&v, x, sizeof v);
 }
 
-Extent extent(Index n, const double* x) {
-  Vector low[vectors], high[vectors] = {}, rest[vectors] = {};
-  for (Vector& v : low) v = Vector{} + __builtin_huge_val();
+// Calls visit(k, v) for every vector v of the first numbers, the k-th of `vectors` side by side; returns how
+// many numbers that were.
+template <typename Visit>
+inline __attribute__((always_inline)) Index over_vectors(Index n, const double* x, const Visit& visit) {
   Index i = 0;
   for (; i + vectors * width <= n; i += vectors * width)
 #pragma GCC unroll 4
     for (int k = 0; k < vectors; ++k) {
       Vector v;
       load(x + i + k * width, v);
-      const Vector size = v < 0 ? -v : v;
-      low[k] = size < low[k] ? size : low[k];
-      high[k] = size > high[k] ? size : high[k];
-      rest[k] += v - v;
+      visit(k, v);
     }
+  return i;
+}
+
+Extent extent(Index n, const double* x) {
+  Vector low[vectors], high[vectors] = {}, rest[vectors] = {};
+  for (Vector& v : low) v = Vector{} + __builtin_huge_val();
+  Index i = over_vectors(n, x, [&](int k, const Vector& v) __attribute__((always_inline)) {
+    const Vector size = v < 0 ? -v : v;
+    low[k] = size < low[k] ? size : low[k];
+    high[k] = size > high[k] ? size : high[k];
+    rest[k] += v - v;
+  });
   Extent all{__builtin_huge_val(), 0};
   double finite = 0;
   const auto look = [&](double smallest, double largest) {
@@ -47,14 +57,8 @@ Extent extent(Index n, const double* x) {
 
 double square(Index n, const double* x) {
   Vector sums[vectors] = {};
-  Index i = 0;
-  for (; i + vectors * width <= n; i += vectors * width)
-#pragma GCC unroll 4
-    for (int k = 0; k < vectors; ++k) {
-      Vector v;
-      load(x + i + k * width, v);
-      sums[k] += v * v;
-    }
+  Index i =
+      over_vectors(n, x, [&](int k, const Vector& v) __attribute__((always_inline)) { sums[k] += v * v; });
   const Vector all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   double sum = 0;
   for (; i < n; ++i) sum += x[i] * x[i];

@@ -17,6 +17,7 @@ class Problem:
         *,
         shape: _Shape,
         loss: str,
+        loss_parameter: float,
         x: _Array,
         y: _Array | None,
         h0: _Array | None,

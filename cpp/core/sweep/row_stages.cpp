@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "core/sweep/losses.hpp"
+#include "core/sweep/loss_rows.hpp"
 
 namespace rnnbptt {
 namespace {
@@ -32,8 +32,7 @@ void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::turn_back(Workspace& workspace) {
   losses_ = workspace.take<double>(splits_);
-  if (problem_.y && problem_.loss != Loss::given)
-    targets_ = workspace.take<Scalar>(splits_ * block_ * stride_.o);
+  if (problem_.y && problem_.loss != nullptr) targets_ = workspace.take<Scalar>(splits_ * block_ * stride_.o);
 }
 
 // A task that is no more than two pointers is held without asking for memory: small calls would feel it.
@@ -140,7 +139,7 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, I
     const SequenceView<const Scalar> later{held_.at(pass_->way.shift, 0), held_.step, held_.sequence};
     return gather(rows.window, L, later, q, from, to, rows.d, stride_.o);
   }
-  if (problem_.loss == Loss::given) {
+  if (problem_.loss == nullptr) {
     gather(rows.window, L, problem_.y, q, from, to, rows.d, stride_.o);
   } else {
     evaluate(rows, from, to);

@@ -50,22 +50,19 @@ struct Params {
   Scalar* W_qx = nullptr;  // (q, d)
 };
 
-enum class Loss {
-  squared_error,  // 1/2 ||o - y||^2
-  mse,            // 1/q ||o - y||^2
-  cross_entropy,  // -log softmax(o)[y]
-  given,          // dL/do itself is the input
-};
+template <typename Scalar>
+class Loss;  // core/losses.hpp
 
 // One data set and what is asked of it.
 template <typename Scalar>
 struct Problem {
   Shape shape;
-  SequenceView<const Scalar> x;  // (T, B, d)
-  const Scalar* h0 = nullptr;    // (B, h) or null for zero
-  Loss loss = Loss::mse;
-  SequenceView<const Scalar> y;             // (T, B, q): targets, or dL/do for Loss::given
-  SequenceView<const std::int64_t> labels;  // (T, B) for cross entropy
+  SequenceView<const Scalar> x;             // (T, B, d)
+  const Scalar* h0 = nullptr;               // (B, h) or null for zero
+  const Loss<Scalar>* loss = nullptr;       // null where dL/do itself is given
+  double loss_parameter = 0;                // a number of the caller's, for the losses that take one
+  SequenceView<const Scalar> y;             // (T, B, q): targets, or dL/do where that is given
+  SequenceView<const std::int64_t> labels;  // (T, B) instead, for losses of class labels
   SequenceView<const Scalar> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
   const std::int64_t* lengths = nullptr;    // (B,) steps of each sequence that matter, or null for T
   double weight_sum = 0;                    // what the weighted sum of losses is divided by

@@ -52,6 +52,7 @@ def cast(name: str, value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def check_shape(name: str, value: NDArray[Any], shape: Shape) -> None:
+    """Refuse an array of another shape."""
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, not {value.shape}")
 

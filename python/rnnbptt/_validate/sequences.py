@@ -43,7 +43,7 @@ def like_sequence(
 
 
 def caller_shape(shape: Shape, batched: bool, batch_first: bool) -> Shape:
-    """Return the shape a caller knows an array of time-major `shape` (T, B, ...) by."""
+    """Return the shape in the caller's layout of an array of time-major `shape` (T, B, ...)."""
     steps, batch, *rest = shape
     if not batched:
         return (steps, *rest)

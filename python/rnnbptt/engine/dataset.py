@@ -160,6 +160,7 @@ class Dataset:
         return _PROBLEMS[self.dtype](
             shape=(self.steps, self.batch, *self.shape),
             loss="given" if loss is None else loss.name,
+            loss_parameter=0.0 if loss is None or loss.parameter is None else loss.parameter,
             x=self.inputs,
             y=targets,
             h0=self.start,

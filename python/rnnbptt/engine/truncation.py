@@ -1,13 +1,13 @@
 """Truncated backpropagation through time: how far back a loss looks.
 
-Write ``e_t = W_qh^T dL/do_t`` for what the loss asks of the state at t directly, and g_t for what stands in
-the place of ``dL/dh_t``. Without truncation ``g_t = sum_{i >= 0} (W_hh^T)^i e_{t+i}``. Each class here says
-which terms of that sum are kept. From g_t follow
+Write ``e_t = W_qh^T dL/do_t`` for the part of ``dL/dh_t`` that comes through o_t alone, and g_t for what
+replaces ``dL/dh_t``. Without truncation ``g_t = sum_{i >= 0} (W_hh^T)^i e_{t+i}``. Each class here says which
+terms of that sum are kept. From g_t follow
 
     d_W_hh = sum_t g_t h_{t-1}^T,   d_W_hx = sum_t g_t x_t^T,   d_b_h = sum_t g_t,
     d_x_t = W_hx^T g_t + W_qx^T d_o_t
 
-as always; ``d_W_qh``, ``d_b_q`` and ``d_W_qx`` look back no step and stay what they are.
+as without truncation; ``d_W_qh``, ``d_b_q`` and ``d_W_qx`` depend on no g_t and do not change.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class Sliding:
 
     Notes
     -----
-    A window of fixed length is the difference of two full gradients, ``g_t - (W_hh^T)^tau g_{t+tau}``, with
-    one forward pass for both; where ``W_hh^tau`` is below every rounding, there is nothing to take away.
+    A lag window of `tau` states is the difference of two full gradients, ``g_t - (W_hh^T)^tau g_{t+tau}``,
+    with one forward pass for both; where ``W_hh^tau`` is negligible to rounding, the first alone is computed.
     Where powers of ``W_hh`` grow or stay, that difference would cancel; it is then taken within blocks of
-    time, each of which the rest of its windows enters as a gradient by its last state. All in all it takes
-    about the time of two gradients, whatever `tau` and ``W_hh``; of two and a half where long windows meet a
-    spectral radius above one. Memory beyond that of a full gradient is dL/do for up to twice all steps, and
-    some eight states per block and sequence; a block has at least as many steps as a window, except where
-    that would cancel.
+    time, and the part of a lag window that lies beyond its block enters as a gradient by the block's last
+    state. All in all it takes about the time of two gradients, whatever `tau` and ``W_hh``; of two and a half
+    where long lag windows meet a spectral radius above one. Memory beyond that of a full gradient is dL/do
+    for up to twice all steps, and some eight states per block and sequence; a block has at least `tau` steps,
+    except where that would cancel.
 
     Examples
     --------
@@ -197,7 +197,7 @@ class Randomized:
         return 1 / (1 - self.probability)
 
     def cuts(self, steps: int, batch: int) -> NDArray[np.bool_]:
-        """Draw at which steps of which sequences the way back is cut.
+        """Draw the cuts: at which steps of which sequences no gradient flows to the state before.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ def checked(truncate: object) -> Truncation | None:
 
 
 def backflow(truncate: Truncation | None, dataset: Dataset) -> Backflow:
-    """Return what the extension is told of a truncation beforehand."""
+    """Return what of a truncation is fixed before any call; cuts are drawn for each call."""
     if isinstance(truncate, Chunked) and truncate.tau < dataset.steps:
         return Backflow(block=truncate.tau)
     if isinstance(truncate, Sliding) and truncate.tau <= dataset.steps:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .experiments import Real
     from .problem import Problem
 
-#: A penalty settles a little beyond its bound, so it is given a bound a little further in.
+#: The penalised spectral radius ends slightly above the bound of the penalty, which is this part below the
+#: bound that was asked for.
 INSIDE = 1e-5
 #: How often the weight of the penalty is raised, and how much, before eigenvalues are moved instead.
 RAISES, RAISE = 3, 100.0
@@ -150,7 +151,7 @@ def _lbfgs(
         jac=True,
         method="L-BFGS-B",
         callback=callback,
-        # Judged by one step, which of L-BFGS is often a short one.
+        # SciPy compares ftol with single steps, and those of L-BFGS are often short.
         options={
             "maxiter": max_iter,
             "maxfun": 2 * max_iter + 10,

@@ -151,7 +151,7 @@ class Units:
 
 def _offset_and_scale(columns: Real, centre: bool) -> tuple[Real, Real]:
     offset = np.nanmean(columns, axis=0) if centre else np.zeros(columns.shape[1])
-    # The largest deviation is taken out before squares are: numbers near the end of the range have none.
+    # Divided by the largest deviation first: squares of numbers near the end of the range would overflow.
     deviation = np.abs(columns - offset)
     largest = np.nanmax(deviation, axis=0)
     rounding = 8 * np.finfo(np.float64).eps * np.abs(offset)

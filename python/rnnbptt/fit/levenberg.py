@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIRST_DAMPING = 1e-3
 LAST_DAMPING = 1e16
 ROUNDING = 1e-14
-#: Steps over which the loss must have fallen by `tol`: single steps are often short, on the way round a bend.
+#: Steps over which the loss must have fallen by `tol`: single steps are often short, in a curved valley.
 PATIENCE = 10
 #: A loss that has fallen to this part of its start is that of an exact fit: what is left is rounding.
 EXACT = 1e-27
@@ -117,7 +117,7 @@ def minimise(
     size = float(np.diag(hessian).max())
     damping, growth = FIRST_DAMPING * size, 2.0
     while iteration < max_iter and size > 0:
-        # Never so little that the pivots of what changes nothing are rounding alone.
+        # ROUNDING keeps pivots above rounding errors where the loss is constant along a direction.
         added = damping + ROUNDING * float(np.diag(hessian).max())
         damped = hessian.copy()
         damped[np.diag_indices_from(damped)] += added

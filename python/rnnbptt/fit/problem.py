@@ -30,7 +30,7 @@ def clipped(W: Real, bound: float) -> Real:
         result: Real = (vectors * moved @ np.linalg.inv(vectors)).real
         if largest_eigenvalue(result) <= bound:
             return result
-    # Eigenvectors too close to one another to be told apart: all eigenvalues give way.
+    # Eigenvectors too close to parallel for that: the whole matrix is scaled.
     return W * (bound * (1 - 1e-12) / largest_eigenvalue(W))
 
 
@@ -84,7 +84,7 @@ class Problem:
             self._objective = Objective(data.x, data.y, mask=mask, lengths=lengths, **options)
             return
         # Some targets of a step are known and others not. Derivatives of the outputs by the parameters do not
-        # ask for targets; which of them count is settled here.
+        # depend on targets; rows of unknown ones are left out here.
         self._objective = Objective(data.x, data.y, lengths=lengths, **options)
         running = int(data.lengths.sum()) if lengths is not None else steps
         self._rescale = np.sqrt(running * q / self._count)
@@ -145,7 +145,7 @@ class Problem:
             gradient[self._recurrent] += 2 * self.radius_weight * (excess @ rows)
             loss += self._penalty(theta, excess)
         if not (np.isfinite(loss) and np.isfinite(gradient).all()):
-            return np.inf, np.zeros_like(theta)  # a line search turns back from there
+            return np.inf, np.zeros_like(theta)  # a line search then takes a shorter step
         return loss, gradient
 
     def normal_equations(self, theta: Real) -> tuple[Real, Real]:

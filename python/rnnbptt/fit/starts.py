@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KINDS = ("random", "orthogonal", "subspace")
 
-#: A random start forgets soon and says little: the first modes it takes up are those that matter most.
+#: Random starts have a short memory and small outputs: the modes that matter most are the first to grow.
 RANDOM_RADIUS, RANDOM_SIZE = 0.5, 0.03
 ORTHOGONAL_RADIUS = 0.9
 #: Most rows of data looked at by the subspace method, most block rows of a Hankel matrix, and most numbers an
@@ -52,7 +52,7 @@ def draw(
     max_spectral_radius: float | None,
     rng: np.random.Generator,
 ) -> Start:
-    """Return a start of a kind; the data are in units of their own size."""
+    """Return a start of a kind; the data are in the units of the fit."""
     limit = np.inf if max_spectral_radius is None else max_spectral_radius
     if kind == "subspace":
         found = subspace(data, h, biases=biases, direct=direct, fit_h0=fit_h0, radius=min(1.0, limit))
@@ -110,13 +110,13 @@ def subspace(
     # Block rows beyond what makes Gamma and its shifted part of full rank.
     least = -(-h // q) + 1
     depth = max(least, min(SUBSPACE_DEPTH, SUBSPACE_REGRESSORS // (2 * d + q)))
-    windows = _windows(data, depth)
-    while windows is None or windows[0].shape[1] < 2 * (depth * (2 * d + q) + 1):
+    matrices = _hankel_matrices(data, depth)
+    while matrices is None or matrices[0].shape[1] < 2 * (depth * (2 * d + q) + 1):
         if depth == least:
             return None
         depth = max(least, depth * 4 // 5)
-        windows = _windows(data, depth)
-    past, future_inputs, future_outputs, successive = windows
+        matrices = _hankel_matrices(data, depth)
+    past, future_inputs, future_outputs, successive = matrices
     # A constant is no mode of the system where biases stand for it.
     ones = np.ones((1 if biases else 0, past.shape[1]))
     future_inputs = np.vstack([future_inputs, ones])
@@ -154,11 +154,11 @@ def subspace(
     return Start("subspace", params, h0) if finite else None
 
 
-def _windows(data: Experiments, depth: int) -> tuple[Real, Real, Real, np.ndarray] | None:
-    """Return block Hankel matrices of past data, future inputs and future outputs, one column per window.
+def _hankel_matrices(data: Experiments, depth: int) -> tuple[Real, Real, Real, np.ndarray] | None:
+    """Return block Hankel matrices of past data, future inputs and future outputs.
 
-    Windows in which a target is missing are left out. The last array says which columns are followed by the
-    window one step later.
+    A column holds 2 `depth` successive steps; those with a missing target are left out. The last array says
+    which columns are followed by the one that begins a step later.
     """
     past, inputs, outputs, followed = [], [], [], []
     rows = 0

@@ -20,9 +20,8 @@ _PREFIX = "rnnbptt_"
 def available() -> bool:
     """Make the functions known to XLA, once, and return whether it takes them.
 
-    XLA asks each for the version of the interface it was written for (``cpp/bindings/xla_ffi.hpp``). It does
-    so when its CPU backend starts, which a version it does not know would keep from starting: therefore not
-    before.
+    XLA asks each for the version of the interface it was written for (``cpp/bindings/xla_ffi.hpp``). An
+    unknown version, registered earlier, would keep XLA's CPU backend from starting: the backend comes first.
     """
     try:
         jax.devices("cpu")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _STATE, _INPUTS = NAMES.index("h0"), NAMES.index("x")
 
 
-# --- points as flat sequences of what is there --------------------------------------------------------------
+# --- points as flat sequences of the arrays that are present ------------------------------------------------
 
 
 def _full(present: Index, arrays: Arrays) -> list[Any]:
@@ -51,7 +51,7 @@ def _full(present: Index, arrays: Arrays) -> list[Any]:
 
 
 def _doubled(present: Index, arrays: Arrays, wrt: Index, direction: Arrays) -> list[Any]:
-    """Return what is there of the doubled point."""
+    """Return the arrays of the doubled point that are present."""
     point = bridge.doubled(_full(present, arrays), _full(wrt, direction), jnp.concatenate, jnp.zeros_like)
     return [point[i] for i in present]
 
@@ -126,7 +126,7 @@ def _run_numpy(*point: Any, present: Index) -> tuple[Any, ...]:
 
 def _pull_numpy(*args: Any, present: Index, wrt: Index) -> tuple[Any, ...]:
     point, (d_o, d_hT) = _split(args, len(present))
-    # A last state that nothing follows has no gradient to hand in, and leaves the schedule more choice.
+    # Without d_hT the schedule has more choice.
     d_hT = d_hT if d_hT.any() else None
     return tuple(bridge.pull(_full(present, point), (d_o, d_hT), [NAMES[i] for i in wrt], False, None))
 

@@ -1,7 +1,7 @@
 """Gradients without a backward pass: forward-mode sensitivities, known as real-time recurrent learning.
 
-Beside the state h_t walks its derivative with respect to every parameter. Differentiate equation (1) by an
-entry w of W_hh, and mind that h_{t-1} depends on w too:
+The derivative of the state h_t by every parameter is computed along with h_t. Differentiate equation (1) by
+an entry w of W_hh, and mind that h_{t-1} depends on w too:
 
     d h_t / dw   =   (dW_hh/dw) h_{t-1}   +   W_hh (d h_{t-1} / dw)                                   (13)
     the total         the immediate             what earlier steps
@@ -14,8 +14,8 @@ The loss then follows from the *total* derivative of the state by the chain rule
 Equation (9) says the same with the roles exchanged: there the derivative of the loss by h_t is total and the
 derivative of h_t by W_hh immediate. Either way each path from w to L is counted exactly once.
 
-The sensitivities of one sequence are h x h x h numbers, and moving them one step costs O(h^4). The price
-buys a method that never looks back: it can learn while the sequence is still arriving.
+The sensitivities of one sequence are h x h x h numbers, and moving them one step costs O(h^4). In
+return no earlier state is needed: the gradient is there while the sequence is still arriving.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def oracle(
     method: Method = "recursion",
     dtype: DTypeLike = np.longdouble,
 ) -> tuple[Any, Gradients]:
-    """Answer the question of `loss_and_grad` in a wider dtype than the one it was asked in.
+    """Evaluate what `loss_and_grad` does, for the same numbers, in a wider dtype.
 
     The arguments are first rounded to the parameters' dtype, exactly as `loss_and_grad` would, and then
     widened: the result is the gradient *at these very numbers*, to the precision of `dtype`. What another

@@ -1,4 +1,4 @@
-"""Derivatives from values of the loss alone: two witnesses that know no chain rule.
+"""Derivatives from values of the loss alone: two methods without the chain rule.
 
 Both move the point theta a little way along a direction v and watch L. The *complex step* moves it along
 the imaginary axis. L is analytic, so

@@ -1,7 +1,7 @@
-"""One question to the reference, checked once: a model, its data, and a loss.
+"""A problem as the reference solves it, checked once: a model, its data, and a loss.
 
-Everything is checked in the parameters' own dtype, as `rnnbptt` does. Only then may the problem be cast: an
-oracle must answer the question that was asked, for the numbers as they were rounded.
+Everything is checked in the parameters' own dtype, as `rnnbptt` does, and only then cast: the oracle takes
+derivatives at the numbers as they were rounded to that dtype.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Problem(NamedTuple):
             x=self.x.astype(dtype),
             y=y,
             h0=self.h0.astype(dtype),
-            # Weights are not differentiated by, and their sign is asked for: they stay real.
+            # No derivative is taken by weights of steps, and they are compared with zero: they stay real.
             w=self.w.astype(dtype if dtype.kind == "f" else self.w.dtype),
         )
 

@@ -54,8 +54,8 @@ def gradients(
     d_o : ndarray, shape (T, B, q)
         ``dL/do_t``, equation (4).
     e : ndarray, shape (T, B, h)
-        What the loss asks of each state directly: ``e_t = W_qh^T d_o_t``, and more for a state that is
-        used otherwise.
+        The part of dL/dh_t that comes through no later state: ``e_t = W_qh^T d_o_t``, and for the last state
+        what the caller adds to it.
     wrt : collection of str
         Which gradients to evaluate: fields of `rnnbptt.Gradients`.
 
@@ -80,8 +80,8 @@ def sums(
 ) -> dict[str, Array]:
     """Evaluate equations (5), (8), (9), (11) and (12) from the state gradients `g`, wherever they come from.
 
-    Each weight appears once in every step. Its gradient is therefore a sum over steps of (what the loss
-    asks of that step's result) times (what the weight was multiplied with in that step).
+    Each weight appears once in every step. Its gradient is therefore a sum over steps of (the derivative of
+    the loss by that step's result) times (the vector that the weight multiplied in that step).
     """
     W_hx, W_qx = model.W_hx, model.W_qx
     formula: dict[str, Callable[[], Array]] = {

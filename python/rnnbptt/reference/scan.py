@@ -73,7 +73,7 @@ def linear_scan(
 
     .. math:: \sum_t u_t^T s_t = \sum_t r_t^T v_t .
 
-    That sentence is backpropagation through time.
+    This identity is backpropagation through time.
     """
     matrix = _validate.square("W", W)
     h = matrix.shape[0]

@@ -4,8 +4,8 @@ With ``e_t = W_qh^T d_o_t`` for t = 1..T and ``e_0 = 0``, the full gradient is
 
     g_t = sum_{i>=0} (W_hh^T)^i e_{t+i},
 
-for t = 0 too: ``g_0 = d_h_0``, equation (10). Every truncation puts something else in the place of g_t, and
-leaves the sums (5), (8), (9), (11) and (12) as they are.
+for t = 0 too: ``g_0 = d_h_0``, equation (10). Every truncation replaces g_t, and the sums (5), (8), (9),
+(11) and (12) stay the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def state_gradients(truncate: Truncation, W: Array, e: Array) -> tuple[Array, Ar
     W : ndarray, shape (h, h)
         W_hh.
     e : ndarray, shape (T, B, h)
-        What the loss asks of each state directly.
+        ``W_qh^T d_o_t``: the part of dL/dh_t that comes through o_t alone.
     """
     if isinstance(truncate, Sliding):
         return sliding(truncate.tau, W, e)

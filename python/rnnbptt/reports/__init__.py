@@ -1,1 +1,1 @@
-"""What becomes of gradients on their way back in time, told as a table, a picture and a dict."""
+"""What becomes of gradients on their way back in time, as a table, a picture and a dict."""

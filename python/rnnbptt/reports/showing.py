@@ -46,13 +46,15 @@ def shown(count: int) -> list[int]:
 
 
 def jsonable(value: Any) -> Any:
-    """Return a value as lists, numbers and strings; numbers that are not finite as strings."""
+    """Return a value as lists, numbers and strings: complex numbers as pairs, what is not finite as text."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, dict):
         return {name: jsonable(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(entry) for entry in value]
+    if isinstance(value, (complex, np.complexfloating)):
+        return [jsonable(value.real), jsonable(value.imag)]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else str(float(value))
     return value

@@ -1,9 +1,9 @@
 """The linear RNN as an operator of PyTorch, differentiable to any order, in either mode, under vmap.
 
-Two maps, `run` and `pull`, each in two guises that share their formulas: an autograd function, which costs
-less per call and knows forward mode, and an operator of `torch.library`, which tracers and compilers leave
-alone. Their arguments are the eight arrays of a point (see `rnnbptt.bridge`), with ``x`` of shape (T, B, d),
-or (B, T, d).
+Two maps, `run` and `pull`, each in two forms that share their formulas: an autograd function, which costs
+less per call and has forward mode, and an operator of `torch.library`, which tracers and compilers do not
+look into. Their arguments are the eight arrays of a point (see `rnnbptt.bridge`), with ``x`` of shape
+(T, B, d), or (B, T, d).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pull(*args: Any) -> Sequence[torch.Tensor]:
 
 
 def _plain(args: tuple[Any, ...]) -> bool:
-    """Whether there are numbers to compute with: not so where a tracer or a compiler looks on."""
+    """Whether all tensors hold numbers, which those of tracers and compilers do not."""
     if torch.compiler.is_compiling():
         return False
     return all(type(a) in _PLAIN_TYPES for a in args if isinstance(a, torch.Tensor))
@@ -250,7 +250,7 @@ class _PullFunction(torch.autograd.Function):  # type: ignore[misc]
 
 
 for _function in (_RunFunction, _PullFunction):
-    # Each call asks for it, and working it out again takes some 0.02 ms.
+    # PyTorch reads the signature at every call; computing it takes some 0.02 ms.
     _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[attr-defined]
 
 

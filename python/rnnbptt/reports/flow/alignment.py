@@ -13,7 +13,7 @@ from ..wide_range.scaled import Real, Scaled, outer_sum, product
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Eigenvalues whose moduli agree to this belong together.
+#: Eigenvalues whose moduli agree to this count as tied.
 _TIE = 1e-9
 
 

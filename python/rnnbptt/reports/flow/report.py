@@ -185,7 +185,7 @@ class GradientFlow:
         """
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "arriving"}
         values["alignment"] = self.alignment
-        values["leading_eigenvalues"] = [[z.real, z.imag] for z in self.leading_eigenvalues]
+        values["leading_eigenvalues"] = self.leading_eigenvalues
         values["lags"] = self.lags
         values["horizon"] = self.horizon()
         for dtype in _RANGES:

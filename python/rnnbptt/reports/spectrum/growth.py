@@ -30,7 +30,7 @@ def transient(W: FloatArray, last: int, tolerance: float, num_threads: int | Non
 
     ks = np.unique(np.round(2.0 ** np.arange(0, math.log2(last) + 0.01, 0.25)).astype(np.int64))
     ks = np.union1d(np.arange(min(last, _DENSE) + 1), ks)
-    # Singular values are dear, so only where the Frobenius norm, which is larger, leaves a chance.
+    # Singular values are costly: only where the Frobenius norm, which is larger, exceeds the peak so far.
     above = power_norms(W, ks, "fro", num_threads=num_threads)
     best, peak = 0, 0.0  # lag 0
     for some in np.array_split(np.argsort(-above, kind="stable"), math.ceil(len(ks) / 8)):

@@ -152,7 +152,6 @@ class SpectralReport:
         Infinite values become the strings ``"inf"`` and ``"-inf"``, which ``float()`` reads.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["eigenvalues"] = [[z.real, z.imag] for z in self.eigenvalues]
         values["transient_growth"] = self.transient_growth
         values["spectral_radius_verdict"] = self.spectral_radius_verdict
         values["singular_value_verdict"] = self.singular_value_verdict

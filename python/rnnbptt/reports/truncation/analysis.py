@@ -43,8 +43,8 @@ def truncation_report(
 ) -> TruncationReport:
     r"""Tell what truncated backpropagation through time loses, for every truncation length at once.
 
-    A window of tau steps keeps the contributions of the lags below tau, and so the tails of one sum are the
-    biases of all windows:
+    A lag window of tau steps keeps the contributions of the lags below tau, and so the tails of one sum are
+    the biases of all lag windows:
 
     .. math::
 
@@ -62,7 +62,7 @@ def truncation_report(
     x, y, loss, h0, weights, lengths, mask, batch_first
         As for `Objective`, but finite. A `loss` that is a function needs outputs within the range of float64.
     lags : int, optional
-        K, the longest window to look at, up to T: 1000 or T when absent.
+        K, the longest lag window to look at, up to T: 1000 or T when absent.
     draws : int, optional
         Draws of the randomised gradient for every length of the grid, each at the price of a gradient step by
         step; 0 for none. When absent, 16 where T B is at most 20,000, else none.
@@ -87,8 +87,8 @@ def truncation_report(
 
     Notes
     -----
-    All sliding windows together cost about what `gradient_flow` does. Every length of the grid costs one
-    gradient with detached blocks, and `draws` more.
+    All lag windows together cost about what `gradient_flow` does. Every length of the grid costs one gradient
+    with detached blocks, and `draws` more.
 
     Examples
     --------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LONGEST = 32
 #: Scalars of the states of a window.
 _WINDOW = 2**17
-#: Random vectors that a power is tried on, and by how much of their length it may miss.
+#: Random vectors on which squares are checked, and the relative error that is allowed.
 _WITNESSES = 8
 _ACCURATE = 2.0**-44
 
@@ -89,17 +89,17 @@ class ChunkedRecurrence:
             exponent = exponent.reshape(chunks, L, B).swapaxes(1, 2)
             self._top = exponent.max(axis=2)
             self._inputs = Scaled(rows, exponent).at(self._top[..., np.newaxis])
-        # W^(L-1-j) U, j = 0 .. L-1, one below the other
-        blocks = np.empty((L, m, h))
-        blocks[-1] = U.T
+        # What each input of a chunk adds to the state at its end: (W^(L-1-j) U)^T, j = 0 .. L-1.
+        to_end = np.empty((L, m, h))
+        to_end[-1] = U.T
         transposed = np.ascontiguousarray(W.T)
         for j in range(L - 1, 0, -1):
-            product(blocks[j], transposed, self._threads, out=blocks[j - 1])
-        self._blocks = blocks
-        entering = product(self._inputs.reshape(-1, L * m), blocks.reshape(L * m, h), threads)
+            product(to_end[j], transposed, self._threads, out=to_end[j - 1])
+        self._to_end = to_end
+        entering = product(self._inputs.reshape(-1, L * m), to_end.reshape(L * m, h), threads)
         first = raw_if_tame(start)
         starts = scan(self._power, Scaled(entering.reshape(chunks, B, h), self._top), first, threads)
-        if not starts.raw:  # then zeros are not to decide on exponents
+        if not starts.raw:  # a row of zeros is not to decide on the exponent
             starts = normalised(*starts)
             self._inputs, self._top = normalised(self._inputs, self._top)
         self._starts = Scaled(starts.mantissa[:-1], starts.exponent[:-1])
@@ -121,7 +121,7 @@ class ChunkedRecurrence:
         seen[0] = C @ W
         for j in range(1, L):
             seen[j] = seen[j - 1] @ W
-        response = (self._blocks @ C.T)[::-1]  # (C W^k U)^T, k = 0 .. L-1
+        response = (self._to_end @ C.T)[::-1]  # (C W^k U)^T, k = 0 .. L-1
         within = np.zeros((L, m, L, q))
         for i in range(L):
             within[i, :, i:] = response[: L - i].swapaxes(0, 1)
@@ -230,7 +230,7 @@ def _squares(W: Real, sizes: list[int], threads: int) -> Scaled:
     squares[0] = W
     for n in range(1, len(sizes)):
         product(squares[n - 1], squares[n - 1], threads, out=squares[n])
-    # Squaring amplifies rounding errors where powers cancel. A few vectors, moved step by step, would tell.
+    # Squaring amplifies rounding errors where powers cancel. A few vectors, moved step by step, show it.
     vectors = np.random.default_rng(0).standard_normal((_WITNESSES, h))
     still = np.zeros((sizes[-1], _WITNESSES, h))
     moved = step_by_step(W, still, vectors, threads)[-1]

@@ -11,8 +11,8 @@ from .scaled import Real, Scaled, normalised, raw_if_tame, tame
 
 #: Lags under one exponent.
 _GROUP = 64
-#: Steps of a window whose length stands for those of its vectors.
-_WINDOW = 8
+#: Steps of a bin: where lags are compared by size, the norm of a bin stands for those of its steps.
+_BIN = 8
 #: Size of the terms of a lag, against the norms, above which transforms are as accurate as direct sums.
 _NOT_MUCH_LESS = 1 / 16
 
@@ -75,23 +75,23 @@ def _length(T: int, B: int, q: int, m: int, count: int) -> int:
 
 def _even_lags(a: Real, b: Real, count: int, threads: int) -> int:
     """Return the first lag at which ``sum_t ||a_{t+k}|| ||b_t||`` is much less than ``||a|| ||b||``."""
-    n = _WINDOW if len(a) > 100 * _WINDOW else 1
+    n = _BIN if len(a) > 100 * _BIN else 1
     u, v = _lengths(a, n), _lengths(b, n)
     sizes = np.empty((min(count // n + 2, len(u)), 1, 1))
     _sums(u, v, sizes, threads)
     largest = np.sqrt(np.sum(u * u) * np.sum(v * v))
     small = np.flatnonzero(sizes[:, 0, 0] < _NOT_MUCH_LESS * largest)
-    # Terms of a lag are in the windows of two.
+    # A lag between n j and n (j + 1) has its terms in bins that lie j and j + 1 apart.
     return min(count, max(0, n * int(small[0]) - n + 1)) if small.size else count
 
 
 def _lengths(rows: Real, n: int) -> Real:
-    """Return the norms of windows of n steps: (windows, B, 1)."""
+    """Return the norms of bins of n steps: (bins, B, 1)."""
     T, B, m = rows.shape
     whole = T // n * n
-    windows = rows[:whole].reshape(-1, n, B, m)
+    bins = rows[:whole].reshape(-1, n, B, m)
     squares = np.zeros((-(-T // n), B, 1))
-    squares[: len(windows), :, 0] = np.einsum("wnbi,wnbi->wb", windows, windows)
+    squares[: len(bins), :, 0] = np.einsum("knbi,knbi->kb", bins, bins)
     if whole < T:
         squares[-1, :, 0] = np.einsum("nbi,nbi->b", rows[whole:], rows[whole:])
     return np.sqrt(squares)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Real = NDArray[np.floating[Any]]
 
-#: Exponent of a row of zeros: below every other one, and sums of a few of them still fit.
+#: Exponent of a row of zeros: below every other one, and sums of a few of them still fit in an int64.
 ZERO = -(2**50)
 #: Rows whose largest entry lies within 2 ** -TAME and 2 ** TAME, or is zero, are left without exponents.
 TAME = 200
@@ -78,7 +78,7 @@ def _squares(rows: Real) -> Real:
 def _all_zero(exponent: IntArray) -> bool:
     if exponent.size == 0 or not any(exponent.strides):  # one number, repeated
         return exponent.size == 0 or exponent.item(0) == 0
-    # Several times as fast as not any(): this is asked often.
+    # Several times as fast as not any(): this is called often.
     return int(exponent.min()) == 0 and int(exponent.max()) == 0
 
 
