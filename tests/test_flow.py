@@ -384,12 +384,13 @@ def test_correlation_has_the_same_bits_for_any_number_of_threads() -> None:
     np.testing.assert_array_equal(one.mantissa, two.mantissa)
 
 
-def test_contributions_that_cancel_keep_their_digits() -> None:
-    # P_0 = [[1, 0], [1, 1e-9]] meets Z_0 whose rows are opposite: products of Gram matrices see only zero.
-    params = rnnbptt.Params(np.eye(2), np.zeros((2, 2)), [[1.0, 0.0], [1.0, 1e-9]])
+@pytest.mark.parametrize("left", [1e-9, 1e-5])
+def test_contributions_that_cancel_keep_their_digits(left: float) -> None:
+    # P_0 = [[1, 0], [1, left]] meets Z_0 whose rows are opposite: products of Gram matrices see next to zero.
+    params = rnnbptt.Params(np.eye(2), np.zeros((2, 2)), [[1.0, 0.0], [1.0, left]])
     h0, x, d_o = np.array([1.0, 2.0]), np.zeros((1, 2)), np.array([[1.0, -1.0]])
     flow = gradient_flow(params, x, None, loss=lambda o, y: (0.0, d_o), h0=h0)
-    expected = math.log2(1e-9 * math.sqrt(5))  # W_qh^T d_o = (0, -1e-9)
+    expected = math.log2(left * math.sqrt(5))  # W_qh^T d_o = (0, -left)
     assert flow.log2_contributions[0] == pytest.approx(expected, abs=LOGS)
 
 
