@@ -41,6 +41,7 @@ CPP_ROOMS: dict[str, frozenset[str]] = {
     "core/sweep": frozenset(
         {"include", "kernels", "core/runtime", "core/algebra", "core/schedule", "core/losses"}
     ),
+    "core/sliding": frozenset({"include", "core/runtime", "core/algebra", "core/sweep"}),
     "core/reports": frozenset({"include", "kernels", "core/runtime", "core/algebra"}),
     "core": frozenset(
         {
@@ -51,6 +52,7 @@ CPP_ROOMS: dict[str, frozenset[str]] = {
             "core/schedule",
             "core/losses",
             "core/sweep",
+            "core/sliding",
             "core/reports",
         }
     ),

@@ -15,6 +15,8 @@ import rnnbptt
 from problems import LOSSES
 from rnnbptt import Objective, Params
 from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.losses import LOSSES as NAMED_LOSSES
+from rnnbptt.gradients.problem import Problem
 
 REFUSALS = (TypeError, ValueError, OverflowError, MemoryError)
 T, B, d, h, q = 6, 2, 3, 4, 2
@@ -333,15 +335,12 @@ def test_two_thousand_bad_calls() -> None:
 # --- the extension itself ------------------------------------------------------------------------------------
 
 
-def test_the_extension_refuses_losses_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match="no loss is called 'hinge'"):
-        Dataset(params, GOOD["x"]).pose("hinge", GOOD["y"])
-
-
 def test_the_extension_has_residuals_for_sums_of_squares_alone() -> None:
     dataset = Dataset(params, GOOD["x"])
     r = np.empty((T, B, q))
-    for loss, y in (("cross_entropy", GOOD["labels"]), ("given", GOOD["d_o"])):
-        problem = dataset.pose(loss, dataset.targets(loss, y))
+    for problem in (
+        Problem(dataset, NAMED_LOSSES["cross_entropy"], GOOD["labels"]).posed,
+        Problem(dataset, None, GOOD["d_o"]).posed,
+    ):
         with pytest.raises(ValueError, match="loss"):
             problem.residuals(params.ravel(), (True, True, True, False), r, 1)

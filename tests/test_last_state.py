@@ -63,7 +63,7 @@ class Question:
     def engine(self, lengths: Array | None = None, /, **schedule: int) -> tuple[Gradients, dict[str, Any]]:
         dataset = Dataset(self.params, self.x, self.h0, lengths=lengths, wrt=self.wrt)
         problem = Problem(dataset, None, self.d_o, d_hT=self.d_hT, schedule=schedule)
-        return problem.loss_and_gradients(self.params, 2)[1], problem.posed.taken()
+        return problem.loss_and_gradients(self.params, 2)[1], problem.posed.used_schedule()
 
     @property
     def bound(self) -> float:

@@ -138,6 +138,11 @@ def test_folders_of_the_extension_look_into_those_below_them_alone(tmp_path: Pat
     assert circles(edges) == []
     for path, header, found in (
         ("core/algebra/lift.cpp", "core/sweep/sweep.hpp", "core/algebra/lift -> core/sweep/sweep"),
+        (
+            "core/sweep/sweep.hpp",
+            "core/sliding/lag_windows.hpp",
+            "core/sweep/sweep -> core/sliding/lag_windows",
+        ),
         ("core/schedule.hpp", "core/gradient.hpp", "core/schedule -> core/gradient"),
         ("core/losses.cpp", "core/sweep/rows.hpp", "core/losses -> core/sweep/rows"),
         ("kernels/sizes.cpp", "core/runtime/threads.hpp", "kernels/sizes -> core/runtime/threads"),

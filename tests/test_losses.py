@@ -60,7 +60,7 @@ def test_the_extension_refuses_a_name_it_does_not_know() -> None:
         name = "unknown"
 
     dataset = rnnbptt.engine.dataset.Dataset(PARAMS, X)
-    with pytest.raises(ValueError, match="loss"):
+    with pytest.raises(ValueError, match="no loss is called 'unknown'"):
         dataset.pose(Unknown(), dataset.outputs_like("y", Y))
 
 

@@ -20,7 +20,7 @@ PLACES = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx", "x", "y", "h0")
 POISONS = (np.nan, np.inf, -np.inf)
 HEADROOM = 1024  # how far from the end of a dtype's range rounding cannot decide what is finite
 SCHEDULES = [
-    {"lift": lift, "window": window, "keep": keep}
+    {"lift": lift, "window": window, "keep_all_states": keep}
     for lift in (1, 4, 7, 32)
     for window, keep in ((0, 1), (3, 0), (3, 1))
 ]

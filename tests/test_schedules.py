@@ -90,7 +90,13 @@ def test_every_schedule(matrix: str, lift: int, ragged: bool, dtype: Scalar) -> 
     bound = gradient_bound(dtype, case.params.shape[1], T, MATRICES[matrix][1])
     worse = []
     for number, (window, splits, piece) in enumerate(product(WINDOWS, SPLITS, PIECES)):
-        schedule = {"lift": lift, "window": window, "splits": splits, "piece": piece, "keep": number % 2}
+        schedule = {
+            "lift": lift,
+            "window": window,
+            "splits": splits,
+            "piece": piece,
+            "keep_all_states": number % 2,
+        }
         _, actual = case.scheduled(**schedule)
         for name, gradient in actual.items():
             expected = getattr(exact, name)
@@ -115,7 +121,7 @@ def test_every_schedule_with_every_loss_and_term(loss: Any, dtype: Scalar) -> No
         for lift, (window, keep), piece in product(
             (1, 2, 3, 4, 8, 16, 32, 64), ((0, 1), (1, 0), (1, 1), (3, 0), (3, 1)), (0, 4)
         ):
-            value, actual = case.scheduled(lift=lift, window=window, piece=piece, keep=keep)
+            value, actual = case.scheduled(lift=lift, window=window, piece=piece, keep_all_states=keep)
             assert abs(value - exact_loss) <= bound * max(1.0, abs(exact_loss))
             for name, gradient in actual.items():
                 assert relative_error(gradient, getattr(exact, name)) <= bound, (name, lift, window, piece)
@@ -172,7 +178,7 @@ def test_no_bit_depends_on_the_number_of_threads_on_any_schedule(dtype: Scalar) 
     case = build(np.random.default_rng(8), dtype, (400, 3, 2, 11, 2), steps=("lengths",))
     windows = ((0, 1), (2, 0), (2, 1), (9, 1))
     for lift, (window, keep), splits, piece in product(LIFTS, windows, (1, 4), (0, 5)):
-        schedule = {"lift": lift, "window": window, "splits": splits, "piece": piece, "keep": keep}
+        schedule = {"lift": lift, "window": window, "splits": splits, "piece": piece, "keep_all_states": keep}
         loss, expected = case.scheduled(1, **schedule)
         for threads in THREADS[1:]:
             value, actual = case.scheduled(threads, **schedule)
@@ -186,7 +192,7 @@ def test_threads_gather_inputs_beside_each_other() -> None:
     for dtype, sizes in ((np.float32, (3000, 2, 11, 5, 3)), (np.float64, (3000, 2, 5, 5, 3))):
         case = build(np.random.default_rng(10), dtype, sizes)
         for window, keep in ((0, 1), (40, 0), (40, 1)):
-            schedule = {"lift": 5, "window": window, "splits": 4, "keep": keep}
+            schedule = {"lift": 5, "window": window, "splits": 4, "keep_all_states": keep}
             assert_identical(case.scheduled(4, **schedule)[1], case.scheduled(1, **schedule)[1])
 
 

@@ -196,7 +196,13 @@ def test_hessian_products_on_every_schedule(sizes: tuple[int, int, int, int, int
         for lift, (window, keep), piece in product(
             (1, 2, 5, 8, 32), ((0, 1), (2, 0), (2, 1), (5, 1)), (-1, 0, 3)
         ):
-            schedule = {"lift": lift, "window": window, "keep": keep, "piece": piece, "splits": 1 + keep}
+            schedule = {
+                "lift": lift,
+                "window": window,
+                "keep_all_states": keep,
+                "piece": piece,
+                "splits": 1 + keep,
+            }
             actual, _ = case.hessian_product(1, **schedule)
             assert relative_error(actual, expected) <= tolerance, schedule
             if keep:

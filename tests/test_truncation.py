@@ -174,7 +174,7 @@ def test_blocks_are_cut_on_every_schedule(lift: int, L: int, window: int) -> Non
     schedule = {"lift": lift, "window": window, "splits": 2, "piece": 2}
     problem = Problem(dataset, losses.LOSSES["mse"], case.y, Chunked(24), schedule=schedule)
     _, actual = problem.loss_and_gradients(case.params, 2)
-    assert problem.posed.taken()["L"] == L
+    assert problem.posed.used_schedule()["L"] == L
     assert_same(actual, expected, gradient_bound(np.float64, 5, 100, 0.9))
 
 
@@ -196,7 +196,7 @@ def test_windows_slide_on_every_schedule(tau: int, radius: float, lift: int, win
     case = build(rng, np.float64, (100, 2, 2, 5, 2), radius=radius, kind=kind)
     case.options["lengths"] = np.array([100, 90])
     dataset = Dataset(case.params, case.x, case.options["h0"], lengths=case.options["lengths"], wrt=case.wrt)
-    schedule = {"lift": lift, "window": window, "keep": keep, "splits": 2, "piece": 2}
+    schedule = {"lift": lift, "window": window, "keep_all_states": keep, "splits": 2, "piece": 2}
     problem = Problem(dataset, losses.LOSSES["mse"], case.y, Sliding(tau), schedule=schedule)
     assert_right(problem.loss_and_gradients(case.params, 2)[1], case, Sliding(tau), radius)
 

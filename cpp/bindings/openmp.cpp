@@ -22,7 +22,7 @@ struct OpenMP {
   TeamSize team_size = nullptr;
 };
 
-// Not kept: PyTorch may be loaded, with its run time, at any time.
+// Looked up in every call: PyTorch may be loaded, with its run time, at any time.
 OpenMP loaded_openmp() {
   return {reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel")),
           reinterpret_cast<TeamSize>(dlsym(RTLD_DEFAULT, "omp_get_num_threads"))};

@@ -17,8 +17,8 @@ namespace rnnbptt::bindings {
 // To be called once, before any thread may fork.
 void prepare_openmp();
 
-// The size of the OpenMP team that the next calls on this thread are to borrow, below two for none; returns
-// what it was.
+// Sets the size of the OpenMP team that the next calls on this thread are to borrow, below two for none;
+// returns what it was.
 int set_openmp_team(int threads);
 
 // Calls work(), with run.lent set where a team is to be borrowed.

@@ -31,8 +31,8 @@ class BoundProblem {
   BoundProblem(const std::tuple<Index, Index, Index, Index, Index>& shape, const std::string& loss,
                double loss_parameter, py::object x, py::object y, py::object h0, py::object weights,
                py::object lengths, py::object d_hT, Index block, double flow, Index tau, double weight_sum,
-               Index lift, Index window, Index splits, Index piece, int keep, double memory_limit, bool bias,
-               const std::string& goal, bool tangent)
+               Index lift, Index window, Index splits, Index piece, int keep_all_states, double memory_limit,
+               bool bias, const std::string& goal, bool tangent)
       : kept_{x, y, h0, weights, lengths, d_hT} {
     auto& s = problem_.shape;
     std::tie(s.T, s.B, s.d, s.h, s.q) = shape;
@@ -52,7 +52,8 @@ class BoundProblem {
     problem_.tau = tau;
     problem_.weight_sum = weight_sum;
     problem_.tangent = tangent;
-    schedule_ = plan(problem_, bias, goal_of(goal), Choices{lift, window, splits, piece, keep, memory_limit});
+    schedule_ = plan(problem_, bias, goal_of(goal),
+                     Choices{lift, window, splits, piece, keep_all_states, memory_limit});
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
@@ -90,8 +91,8 @@ class BoundProblem {
   // Which of b_h, b_q and W_qx a vector of all parameters holds, and whether h0 follows.
   using Terms = std::tuple<bool, bool, bool, bool>;
 
-  // The same for one vector of all parameters. Returns None when theta is not a contiguous vector of the
-  // right type and size: Python then says what is wrong.
+  // The loss and its gradient, both for one vector of all parameters. Returns None when theta is not a
+  // contiguous vector of the right type and size: Python then says what is wrong.
   py::object flat(const py::object& theta, const Terms& terms, int threads) {
     const Parts parts = parts_of(terms);
     const auto* at = vector(theta, parts);
@@ -111,8 +112,8 @@ class BoundProblem {
     return py::make_tuple(loss, std::move(result));
   }
 
-  // Of a tangent problem: the Hessian of the loss at theta, times v, both of them vectors of all parameters
-  // of the model that was doubled.
+  // The Hessian of the loss at theta times v, of a tangent problem; both are vectors of all parameters of the
+  // model that was doubled.
   py::object hessian_product(const py::object& theta, const py::object& v, const Terms& terms, int threads) {
     Shape single = problem_.shape;
     single.h /= 2;
@@ -127,18 +128,15 @@ class BoundProblem {
     BorrowedWorkspace doubled;
     Workspace& memory = doubled.get();
     return holding(std::move(result), [&] {
-      in_kept_workspace(threads, [&](Run& run, Workspace& workspace, Taken* taken) {
+      in_kept_workspace(threads, [&](Run& run, Workspace& workspace, UsedSchedule* used) {
         rnnbptt::hessian_product<Scalar>(run, workspace, memory, variables_at(at, parts),
                                          variables_at(along, parts), problem_, schedule_,
-                                         variables_at(to, parts), taken);
+                                         variables_at(to, parts), used);
       });
     });
   }
 
-  // Of a vector of all parameters as for flat(): r where the loss is 1/2 sum r^2, (T, B, q); the derivative
-  // of r, (T, B, q * total); and its Gauss-Newton matrix, (total, total). `first` says where the columns of
-  // the six parameters and of h0 begin, below zero for what is not differentiated by; all others are zero.
-  // Where dL/do is given, derivative and matrix are those of the outputs.
+  // Fills r, (T, B, q), where the loss is 1/2 sum r^2; theta as for flat().
   void residuals(const py::object& theta, const Terms& terms, const py::object& r, int threads) const {
     const Shape& s = problem_.shape;
     if (problem_.loss == nullptr || !problem_.loss->traits.sum_of_squares) misfit("loss");
@@ -147,6 +145,9 @@ class BoundProblem {
               [&](Run&, Workspace&, const Point& at) { rnnbptt::residuals<Scalar>(at.problem, at.o, to); });
   }
 
+  // Fills the derivative of r, or where dL/do is given that of the outputs, (T, B, q * total). `first` says
+  // where the columns of the six parameters and of h0 begin, below zero for what is not differentiated by;
+  // all others are zero.
   void jacobian(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first, Index total,
                 const py::object& J, int threads) const {
     const Shape& s = problem_.shape;
@@ -157,6 +158,7 @@ class BoundProblem {
     });
   }
 
+  // Fills the Gauss-Newton matrix, J^T J of that derivative, (total, total).
   void gauss_newton(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first,
                     Index total, const py::object& matrix, int threads) const {
     const Columns columns = columns_at(first, total);
@@ -180,17 +182,17 @@ class BoundProblem {
     });
   }
 
-  // What the last gradient was computed with.
-  py::dict taken() const {
+  // The schedule of the last gradient.
+  py::dict used_schedule() const {
     py::dict result;
-    result["L"] = taken_.L;
-    result["windows"] = taken_.windows;
-    result["window"] = taken_.schedule.window;
+    result["L"] = used_.L;
+    result["windows"] = used_.windows;
+    result["window"] = used_.schedule.window;
     result["L_wanted"] = schedule_.L;
-    result["splits"] = taken_.schedule.splits;
-    result["piece"] = taken_.schedule.piece;
-    result["keep"] = taken_.schedule.keep;
-    result["bytes"] = taken_.schedule.memory;
+    result["splits"] = used_.schedule.splits;
+    result["piece"] = used_.schedule.piece;
+    result["keep_all_states"] = used_.schedule.keep_all_states;
+    result["bytes"] = used_.schedule.memory;
     return result;
   }
 
@@ -215,7 +217,7 @@ class BoundProblem {
     return parts;
   }
 
-  // Null when theta is no such vector.
+  // The data of a vector of all parameters; null when it is none.
   const Scalar* vector(const py::object& theta, const Parts& parts) const {
     if (!is_array_of<Scalar>(theta, true)) return nullptr;
     const auto& array = *reinterpret_cast<const py::array*>(&theta);
@@ -263,7 +265,7 @@ class BoundProblem {
       trajectory.reset();
       const SequenceView<Scalar> hidden{trajectory.take<Scalar>(s.T * s.B * s.h), s.B * s.h, s.h};
       const SequenceView<Scalar> o{trajectory.take<Scalar>(s.T * s.B * s.q), s.B * s.q, s.q};
-      Problem<Scalar> whole = at.problem;  // no bit depends on what other sequences end early
+      Problem<Scalar> whole = at.problem;  // so that no bit depends on lengths of other sequences
       whole.lengths = nullptr;
       rnnbptt::outputs<Scalar>(run, workspace, at.weights, whole, o, hidden, nullptr,
                                plan(whole, at.weights.b_h != nullptr, Goal::states, schedule_.choices));
@@ -273,23 +275,23 @@ class BoundProblem {
     });
   }
 
-  // Calls work(run, workspace, taken) without the GIL.
+  // Calls work(run, workspace, used) without the GIL.
   template <typename Work>
   void in_kept_workspace(int threads, const Work& work) {
     // One call at a time works in the kept memory; a second thread brings its own.
     const std::unique_lock lock(*busy_, std::try_to_lock);
     BorrowedWorkspace spare;
     Workspace& workspace = lock.owns_lock() ? kept_workspace_.get() : spare.get();
-    Taken taken;
-    without_gil(threads, [&](Run& run) { work(run, workspace, &taken); });
-    if (lock.owns_lock()) taken_ = taken;
+    UsedSchedule used;
+    without_gil(threads, [&](Run& run) { work(run, workspace, &used); });
+    if (lock.owns_lock()) used_ = used;
   }
 
   double compute(const Params<const Scalar>& weights, const Problem<Scalar>& problem,
                  const Gradients<Scalar>& to, int threads) {
     double loss = 0;
-    in_kept_workspace(threads, [&](Run& run, Workspace& workspace, Taken* taken) {
-      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, taken);
+    in_kept_workspace(threads, [&](Run& run, Workspace& workspace, UsedSchedule* used) {
+      loss = rnnbptt::gradient<Scalar>(run, workspace, weights, problem, to, schedule_, used);
     });
     return loss;
   }
@@ -297,7 +299,7 @@ class BoundProblem {
   py::object kept_[6];  // the arrays the views below look at
   Problem<Scalar> problem_;
   Schedule schedule_;
-  Taken taken_;
+  UsedSchedule used_;
   BorrowedWorkspace kept_workspace_;
   std::unique_ptr<std::mutex> busy_ = std::make_unique<std::mutex>();
 };
@@ -312,8 +314,8 @@ void register_as(py::module_& module, const char* name) {
            py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("loss_parameter"), py::arg("x"),
            py::arg("y"), py::arg("h0"), py::arg("weights"), py::arg("lengths"), py::arg("d_hT"),
            py::arg("block"), py::arg("flow"), py::arg("tau"), py::arg("weight_sum"), py::arg("lift"),
-           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep"), py::arg("memory_limit"),
-           py::arg("bias"), py::arg("goal"), py::arg("tangent"))
+           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep_all_states"),
+           py::arg("memory_limit"), py::arg("bias"), py::arg("goal"), py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("d_o"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
@@ -327,7 +329,7 @@ void register_as(py::module_& module, const char* name) {
            py::arg("total"), py::arg("J"), py::arg("threads"))
       .def("gauss_newton", &Bound::gauss_newton, py::arg("theta"), py::arg("terms"), py::arg("first"),
            py::arg("total"), py::arg("matrix"), py::arg("threads"))
-      .def("taken", &Bound::taken);
+      .def("used_schedule", &Bound::used_schedule);
 }
 
 }  // namespace

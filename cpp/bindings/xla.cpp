@@ -74,7 +74,7 @@ Scalar* data(const xla::Buffer& found, const char* name, std::initializer_list<I
   return static_cast<Scalar*>(found.data);
 }
 
-// An array of the point, or one of its shape.
+// Data of an array of the point, or of one of the same shape.
 template <typename Scalar>
 Scalar* data_at(const xla::Buffer& found, int place, const Shape& s) {
   const char* name = names[place];
@@ -155,7 +155,7 @@ void pull_point(const xla::CallFrame& frame) {
   const auto* d_o = data<const Scalar>(buffer(frame.arguments, n, "d_o"), "d_o", {s.T, s.B, s.q});
   const auto* d_hT = data<const Scalar>(buffer(frame.arguments, n + 1, "d_hT"), "d_hT", {s.B, s.h});
   problem.y = view(d_o, s.B, s.q);
-  // Last states that nothing follows leave the schedule more choice.
+  // Zeros are left out: L has to divide T where there is a d_hT.
   for (Index i = 0; i < s.B * s.h && problem.d_hT == nullptr; ++i)
     if (d_hT[i] != 0) problem.d_hT = d_hT;
   std::array<Scalar*, places> to{};
@@ -177,7 +177,7 @@ void pull_point(const xla::CallFrame& frame) {
       nullptr);
 }
 
-// Whether all that is read of a frame lies where it is thought to be.
+// Whether the structures of a frame have the layout they are read by.
 bool known(const xla::CallFrame& frame) {
   return frame.struct_size >= offsetof(xla::CallFrame, attributes) + sizeof(frame.attributes) &&
          frame.api->version.major == xla::api_major &&

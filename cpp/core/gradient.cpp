@@ -3,31 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <vector>
 
 #include "core/algebra/powers.hpp"
 #include "core/recurrence.hpp"
-#include "core/sweep/sliding.hpp"
+#include "core/sliding/sliding_sweep.hpp"
 #include "core/sweep/sweep.hpp"
 
 namespace rnnbptt {
 namespace {
 
-// The powers of W_hh that a schedule asks for, and the schedule that follows from how far they got.
+// A schedule, and the powers of W_hh up to its L.
 struct Plan {
-  Ladder ladder;
+  PowerChain power_chain;
   Schedule schedule;
 
   // Whether the chain of states is to be carried in float64.
-  bool wide() const { return ladder.rungs.size() > 1 && !ladder.forgetting; }
+  bool wide() const { return power_chain.powers.size() > 1 && !power_chain.forgetting; }
 };
-
-template <typename Scalar>
-const double* wide_copy(Workspace& workspace, const Scalar* A, Index n) {
-  auto* copy = workspace.take<double>(n);
-  std::copy(A, A + n, copy);
-  return copy;
-}
 
 template <typename Scalar>
 Schedule plan_up_to(Index L, const Params<const Scalar>& params, const Problem<Scalar>& problem, Goal goal,
@@ -43,57 +35,41 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   Plan result{{}, schedule};
   if (schedule.L == 1) return result;
   const Index h = problem.shape.h;
-  const double* W_hh = wide_copy(workspace, params.W_hh, h * h);
-  const auto climb_to = [&](Index L) {
-    result.ladder = climb(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
-    return result.ladder.rungs.back().n;
+  const double* W_hh = copy_as<double>(workspace, params.W_hh, h * h);
+  const auto build_to = [&](Index L) {
+    result.power_chain =
+        build_powers(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
+    return result.power_chain.powers.back().n;
   };
-  for (Index reached = climb_to(schedule.L); reached < result.schedule.L;) {
-    // Powers of W_hh grew too large: what was planned for longer chunks does not fit these.
+  for (Index reached = build_to(schedule.L); reached < result.schedule.L;) {
+    // Powers of W_hh grew too large: planned again for the chunks that are left.
     result.schedule = plan_up_to(reached, params, problem, goal, schedule);
-    if (result.schedule.L != reached) reached = climb_to(result.schedule.L);
+    if (result.schedule.L != reached) reached = build_to(result.schedule.L);
   }
   return result;
 }
 
-// Has a plan follow a schedule of shorter chunks, if their power is a rung of its ladder and exact.
+// Has a plan follow a schedule of shorter chunks, if it has their power, and that one is exact.
 bool step_down(Plan& plan, const Schedule& schedule) {
-  auto& rungs = plan.ladder.rungs;
-  const auto rung =
-      std::find_if(rungs.begin(), rungs.end(), [&](const Rung& r) { return r.n == schedule.L; });
-  if (schedule.L == 1 || rung == rungs.end() || rung->low == nullptr) return false;
-  rungs.erase(rung + 1, rungs.end());
+  auto& powers = plan.power_chain.powers;
+  const auto power =
+      std::find_if(powers.begin(), powers.end(), [&](const Power& P) { return P.n == schedule.L; });
+  if (schedule.L == 1 || power == powers.end() || power->low == nullptr) return false;
+  powers.erase(power + 1, powers.end());
   plan.schedule = schedule;
   return true;
 }
 
-// W_hh and the squares of it that a lift has taken.
+// Has a plan follow a problem that is cut at blocks, if chunks do not end there.
 template <typename Scalar>
-std::vector<Rung> known_squares(Workspace& workspace, const Params<const Scalar>& params, const Shape& s,
-                                const Ladder& ladder) {
-  std::vector<Rung> squares;
-  for (const Rung& rung : ladder.rungs)
-    if (rung.n == Index{1} << squares.size()) squares.push_back(rung);
-  if (!squares.empty()) return squares;
-  return {{1, wide_copy(workspace, params.W_hh, s.h * s.h)}};
+void fit_to_blocks(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                   const Problem<Scalar>& cut, Goal goal, const Schedule& schedule, Plan& result) {
+  if (cut.block % result.schedule.L == 0) return;
+  const Schedule fitting = plan(cut, params.b_h != nullptr, goal, schedule.choices);
+  if (!step_down(result, fitting)) result = plan_with_powers(run, workspace, params, cut, goal, fitting);
 }
 
-// The model that takes gradients of inputs back behind a window, with the sign they have there:
-// -W_hx^T (W_hh^T)^tau g is what a network with -W_hh^tau W_hx in the place of W_hx gives.
-template <typename Scalar>
-Params<const Scalar> params_beyond(Workspace& workspace, SlidingWindows& sliding,
-                                   const Params<const Scalar>& params, const Shape& s) {
-  auto* columns = workspace.take<double>(s.d * s.h);
-  for (Index i = 0; i < s.h; ++i)
-    for (Index j = 0; j < s.d; ++j) columns[j * s.h + i] = static_cast<double>(params.W_hx[i * s.d + j]);
-  sliding.carry_over(s.d, columns, true);
-  auto* W_hx = workspace.take<Scalar>(s.h * s.d);
-  for (Index i = 0; i < s.h; ++i)
-    for (Index j = 0; j < s.d; ++j) W_hx[i * s.d + j] = static_cast<Scalar>(-columns[j * s.h + i]);
-  return {W_hx, params.W_hh, params.W_qh};
-}
-
-// Runs states, (B, h), from those after `first` steps on to the end.
+// Runs states, (B, h), on from step `first` to the last one.
 template <typename Scalar>
 void run_on(Workspace& workspace, const Params<const Scalar>& params, const Problem<Scalar>& problem,
             Index first, Scalar* states) {
@@ -115,43 +91,35 @@ void run_on(Workspace& workspace, const Params<const Scalar>& params, const Prob
 template <typename Scalar>
 double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& params,
                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients, const Schedule& schedule,
-                Taken* taken) {
+                UsedSchedule* used) {
   workspace.reset();
-  Taken report;
+  UsedSchedule found;
   const auto input_gradient = static_cast<bool>(gradients.x);
   const Goal goal = input_gradient ? Goal::input_gradients : Goal::gradients;
   auto chosen = plan_with_powers(run, workspace, params, problem, goal, schedule);
   Problem<Scalar> cut = problem;
-  std::optional<SlidingWindows> sliding;
-  std::optional<Params<const Scalar>> beyond;
+  std::optional<LagWindows> lag_windows;
   if (problem.tau > 0) {
-    sliding.emplace(run, workspace, problem.shape.h,
-                    known_squares(workspace, params, problem.shape, chosen.ladder), problem.tau,
-                    problem.longest(), chosen.schedule.L, sizeof(Scalar) == sizeof(double));
-    cut.block = sliding->block();
-    if (cut.block % chosen.schedule.L != 0) {
-      const Schedule fitting = plan(cut, params.b_h != nullptr, goal, schedule.choices);
-      if (!step_down(chosen, fitting)) chosen = plan_with_powers(run, workspace, params, cut, goal, fitting);
-    }
-    if (input_gradient && sliding->beyond())
-      beyond = params_beyond(workspace, *sliding, params, problem.shape);
+    lag_windows.emplace(run, workspace, params, problem, chosen.power_chain, chosen.schedule.L);
+    cut.block = lag_windows->block();
+    fit_to_blocks(run, workspace, params, cut, goal, schedule, chosen);
   }
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.ladder.rungs,
+    Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.power_chain.powers,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
-    std::optional<Coarsening<Scalar, State>> later;
-    if (beyond) later.emplace(run, workspace, problem.shape, *beyond, chosen.ladder.rungs, true, false);
-    if (sliding) sweep.slide(*sliding, later ? &later->model() : nullptr);
-    report = {chosen.schedule, coarsening.model().L, sweep.time().count()};
-    return sweep.differentiate();
+    found = {chosen.schedule, coarsening.model().L, sweep.windows().count()};
+    if (!lag_windows) return sweep.differentiate();
+    return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.power_chain.powers,
+                                       *lag_windows, sweep)
+        .differentiate();
   };
   const std::optional<double> loss = chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});
   if (!loss)
     return gradient(run, workspace, params, problem, gradients,
-                    plan_up_to(1, params, problem, goal, schedule), taken);
-  if (taken != nullptr) *taken = report;
+                    plan_up_to(1, params, problem, goal, schedule), used);
+  if (used != nullptr) *used = found;
   return *loss;
 }
 
@@ -167,13 +135,13 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
     return forward(run, workspace, params, problem, o, hidden);
   const auto sweep_in = [&](auto state) {
     using State = decltype(state);
-    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.ladder.rungs, false, false);
+    Coarsening<Scalar, State> coarsening(run, workspace, s, params, chosen.power_chain.powers, false, false);
     const Gradients<Scalar> none;
     Sweep<Scalar, State> sweep(run, workspace, problem, none, chosen.schedule, coarsening);
     auto* states = last != nullptr ? workspace.take<State>(s.B * s.h) : nullptr;
     std::optional<InnerStates<Scalar, State>> inner;
     if (hidden)
-      inner.emplace(workspace, problem, params, coarsening.model(), sweep.time(), chosen.schedule.splits,
+      inner.emplace(workspace, problem, params, coarsening.model(), sweep.windows(), chosen.schedule.splits,
                     hidden);
     sweep.evaluate(o, inner ? &*inner : nullptr, states);
     if (last != nullptr)
@@ -185,7 +153,7 @@ void outputs(Run& run, Workspace& workspace, const Params<const Scalar>& params,
   for (Index t = 0; t < s.T; ++t)
     for (Index b = 0; b < s.B; ++b)
       if (!std::all_of(o.at(t, b), o.at(t, b) + s.q, [](Scalar v) { return std::isfinite(v); }))
-        // Through the zeros of a lift's direct term it may have spread to steps before it.
+        // 0 * inf in the zeros of a lift's Direct may have spoiled steps before it.
         return outputs(run, workspace, params, problem, o, hidden, last,
                        plan_up_to(1, params, problem, goal, schedule));
   if (last != nullptr) run_on(workspace, params, problem, s.T / L * L, last);
@@ -196,8 +164,8 @@ template void outputs(Run&, Workspace&, const Params<const float>&, const Proble
 template void outputs(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
                       SequenceView<double>, SequenceView<double>, double*, const Schedule&);
 template double gradient(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
-                         const Gradients<float>&, const Schedule&, Taken*);
+                         const Gradients<float>&, const Schedule&, UsedSchedule*);
 template double gradient(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
-                         const Gradients<double>&, const Schedule&, Taken*);
+                         const Gradients<double>&, const Schedule&, UsedSchedule*);
 
 }  // namespace rnnbptt

@@ -9,9 +9,9 @@
 namespace rnnbptt {
 namespace {
 
-// A parameter P, (rows, columns), and the part V of a direction are one parameter of the doubled model:
-// [P 0; V P] where it acts on states, else [P; V]. There are `count` such one behind the other.
-struct Block {
+// `count` parameters P, (rows, columns), one behind the other. Each of them and its part V of a direction are
+// one parameter of the doubled model: [P 0; V P] where it acts on states, else [P; V].
+struct Layout {
   Index count, rows, columns;
   bool on_states;
 
@@ -21,7 +21,7 @@ struct Block {
 
 template <typename Scalar>
 struct Part {
-  Block block;
+  Layout layout;
   const Scalar *point, *direction;
   Scalar* product;
 };
@@ -43,39 +43,39 @@ class PowerOfTwo {
   double factor_;  // 0 where it is out of range
 };
 
-// P and V times `scale`, side by side. Null where there is no P.
+// The parameter of the doubled model, with V times `scale`; null where there is no P.
 template <typename Scalar>
 Scalar* doubled(Workspace& memory, const Part<Scalar>& part, const PowerOfTwo& scale) {
   if (part.point == nullptr) return nullptr;
-  const Block& block = part.block;
-  const Index width = block.width(), n = block.columns;
-  auto* result = memory.take<Scalar>(2 * block.count * block.rows * width);
+  const Layout& layout = part.layout;
+  const Index width = layout.width(), n = layout.columns;
+  auto* result = memory.take<Scalar>(2 * layout.count * layout.rows * width);
   const Scalar *P = part.point, *V = part.direction;
   Scalar* upper = result;
-  for (Index i = 0; i < block.count; ++i, upper += block.rows * width)
-    for (Index row = 0; row < block.rows; ++row, upper += width, P += n, V += n) {
-      Scalar* lower = upper + block.rows * width;
+  for (Index i = 0; i < layout.count; ++i, upper += layout.rows * width)
+    for (Index row = 0; row < layout.rows; ++row, upper += width, P += n, V += n) {
+      Scalar* lower = upper + layout.rows * width;
       std::copy(P, P + n, upper);
       std::transform(V, V + n, lower, [&](Scalar value) { return scale * value; });
-      if (!block.on_states) continue;
+      if (!layout.on_states) continue;
       std::fill(upper + n, upper + width, Scalar{0});
       std::copy(P, P + n, lower + n);
     }
   return result;
 }
 
-// The gradient of the doubled parameter where P was put, times `scale`.
+// Adds up the gradient of the doubled parameter over the places of P, times `scale`.
 template <typename Scalar>
 void add_up(const Part<Scalar>& part, const Scalar* gradient, const PowerOfTwo& scale) {
   if (part.point == nullptr) return;
-  const Block& block = part.block;
-  const Index width = block.width(), n = block.columns;
+  const Layout& layout = part.layout;
+  const Index width = layout.width(), n = layout.columns;
   const Scalar* upper = gradient;
   Scalar* to = part.product;
-  for (Index i = 0; i < block.count; ++i, upper += block.rows * width)
-    for (Index row = 0; row < block.rows; ++row, upper += width, to += n) {
-      const Scalar* repeated = upper + block.rows * width + n;
-      for (Index j = 0; j < n; ++j) to[j] = scale * (block.on_states ? upper[j] + repeated[j] : upper[j]);
+  for (Index i = 0; i < layout.count; ++i, upper += layout.rows * width)
+    for (Index row = 0; row < layout.rows; ++row, upper += width, to += n) {
+      const Scalar* repeated = upper + layout.rows * width + n;
+      for (Index j = 0; j < n; ++j) to[j] = scale * (layout.on_states ? upper[j] + repeated[j] : upper[j]);
     }
 }
 
@@ -87,7 +87,7 @@ int exponent_of(const Part<Scalar>* parts, const Scalar* Part<Scalar>::* vector)
   Bits largest = 0;
   for (int i = 0; i < 7; ++i) {
     const Scalar* values = parts[i].*vector;
-    const Index size = values != nullptr ? parts[i].block.size() : 0;
+    const Index size = values != nullptr ? parts[i].layout.size() : 0;
     for (Index j = 0; j < size; ++j) largest = std::max(largest, std::bit_cast<Bits>(std::abs(values[j])));
   }
   int exponent = 0;
@@ -101,7 +101,7 @@ int exponent_of(const Part<Scalar>* parts, const Scalar* Part<Scalar>::* vector)
 template <typename Scalar>
 void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Variables<const Scalar>& point,
                      const Variables<const Scalar>& v, const Problem<Scalar>& problem,
-                     const Schedule& schedule, const Variables<Scalar>& product, Taken* taken) {
+                     const Schedule& schedule, const Variables<Scalar>& product, UsedSchedule* used) {
   const Index B = problem.shape.B, d = problem.shape.d, h = problem.shape.h / 2, q = problem.shape.q / 2;
   const Params<const Scalar>&at = point.params, &along = v.params;
   const Params<Scalar>& to = product.params;
@@ -111,7 +111,7 @@ void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Va
       {{1, q, 1, false}, at.b_q, along.b_q, to.b_q},    {{1, q, d, false}, at.W_qx, along.W_qx, to.W_qx},
       {{B, 1, h, false}, point.h0, v.h0, product.h0},
   };
-  // The product is linear in v: scaled by a power of two to the size of the point, which is exact, v disturbs
+  // The product is linear in v. Scaled by a power of two, which is exact, to the size of the point, v changes
   // neither the schedule nor the range of numbers.
   const int exponent =
       exponent_of(parts, &Part<Scalar>::direction) - exponent_of(parts, &Part<Scalar>::point);
@@ -121,9 +121,9 @@ void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Va
   Scalar* gradient_of[7];
   for (int i = 0; i < 7; ++i) {
     model[i] = doubled(memory, parts[i], PowerOfTwo(-exponent));
-    const Block& block = parts[i].block;
+    const Layout& layout = parts[i].layout;
     gradient_of[i] =
-        model[i] != nullptr ? memory.take<Scalar>(2 * block.count * block.rows * block.width()) : nullptr;
+        model[i] != nullptr ? memory.take<Scalar>(2 * layout.count * layout.rows * layout.width()) : nullptr;
   }
   Problem<Scalar> tangent = problem;
   if (model[6] != nullptr) tangent.h0 = model[6];
@@ -132,15 +132,15 @@ void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Va
                       gradient_of[3], gradient_of[4], gradient_of[5]};
   gradients.h0 = gradient_of[6];
   gradient<Scalar>(run, workspace, {model[0], model[1], model[2], model[3], model[4], model[5]}, tangent,
-                   gradients, schedule, taken);
+                   gradients, schedule, used);
   for (int i = 0; i < 7; ++i) add_up(parts[i], gradient_of[i], PowerOfTwo(exponent));
 }
 
 template void hessian_product(Run&, Workspace&, Workspace&, const Variables<const float>&,
                               const Variables<const float>&, const Problem<float>&, const Schedule&,
-                              const Variables<float>&, Taken*);
+                              const Variables<float>&, UsedSchedule*);
 template void hessian_product(Run&, Workspace&, Workspace&, const Variables<const double>&,
                               const Variables<const double>&, const Problem<double>&, const Schedule&,
-                              const Variables<double>&, Taken*);
+                              const Variables<double>&, UsedSchedule*);
 
 }  // namespace rnnbptt

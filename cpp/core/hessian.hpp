@@ -14,11 +14,11 @@ struct Variables {
 };
 
 // Fills `product` with the Hessian at `point` times `v`. `problem` is that of the tangent (Problem::tangent),
-// with twice the states and outputs, and `schedule` its own. The doubled model is kept in `memory`. `taken`
+// with twice the states and outputs, and `schedule` its own. The doubled model is kept in `memory`. `used`
 // may be null.
 template <typename Scalar>
 void hessian_product(Run& run, Workspace& workspace, Workspace& memory, const Variables<const Scalar>& point,
                      const Variables<const Scalar>& v, const Problem<Scalar>& problem,
-                     const Schedule& schedule, const Variables<Scalar>& product, Taken* taken);
+                     const Schedule& schedule, const Variables<Scalar>& product, UsedSchedule* used);
 
 }  // namespace rnnbptt

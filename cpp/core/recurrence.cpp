@@ -8,17 +8,17 @@
 namespace rnnbptt {
 namespace {
 
-// Runs visit(count, t, b, along_time) over runs of steps that one product can take: along time or along the
+// Calls visit(count, t, b, along_time) for runs of steps that one product can take: along time or along the
 // batch, whichever is longer.
 template <typename Visit>
 void for_runs(Run& run, const Shape& shape, Index work_per_row, const Visit& visit) {
   constexpr Index most = 256;
   const bool along_time = shape.T >= shape.B;
   const Index inner = along_time ? shape.T : shape.B, outer = along_time ? shape.B : shape.T;
-  const Index pieces = (inner + most - 1) / most;
-  parallel(run, outer * pieces, static_cast<double>(std::min(most, inner) * work_per_row),
+  const Index runs = (inner + most - 1) / most;
+  parallel(run, outer * runs, static_cast<double>(std::min(most, inner) * work_per_row),
            [&](Index task, int) {
-             const Index i = task / pieces, from = task % pieces * most;
+             const Index i = task / runs, from = task % runs * most;
              const Index count = std::min(most, inner - from);
              along_time ? visit(count, from, i, true) : visit(count, i, from, false);
            });
@@ -103,10 +103,10 @@ void matrix_powers(Run& run, Workspace& workspace, Index h, Index n, const Scala
   workspace.reset();
   const auto packed = pack<Scalar>(workspace, MatrixView<const Scalar>{W, h, h, h});
   // Rows of a power depend on the same rows of the one before only.
-  constexpr Index group = 8;
-  const double work = static_cast<double>(std::min(group, h) * h) * static_cast<double>(h);
-  parallel(run, (h + group - 1) / group, work * static_cast<double>(n), [&](Index task, int worker) {
-    const Index first = task * group, rows = std::min(group, h - first);
+  constexpr Index strip = 8;
+  const double work = static_cast<double>(std::min(strip, h) * h) * static_cast<double>(h);
+  parallel(run, (h + strip - 1) / strip, work * static_cast<double>(n), [&](Index task, int worker) {
+    const Index first = task * strip, rows = std::min(strip, h - first);
     Scalar* at = powers + first * h;
     std::fill(at, at + rows * h, Scalar{0});
     for (Index i = 0; i < rows; ++i) at[i * h + first + i] = 1;

@@ -10,15 +10,15 @@
 namespace rnnbptt {
 namespace {
 
-// The costs are in cycles of a core with 8-wide float64 vectors. They were fitted to measured times; what
-// matters is their proportion, which differs little between processors.
+// Costs are in cycles of a core with 8-wide float64 vectors, fitted to measured times. What matters is their
+// proportion, which differs little between processors.
 constexpr Index longest_chunk = 64;
-constexpr Index longest_dividing_chunk = 256;  // where few lengths divide what L has to
+constexpr Index longest_dividing_chunk = 256;  // where L has to divide something, which few lengths do
 constexpr double cycles_per_call = 40;         // entering a product
 constexpr double cycles_per_lift = 3000;       // entering and leaving a lift
-constexpr double cycles_per_rung = 1500;       // the dozen small products of one doubling and its gradient
-constexpr double cycles_per_window = 15000;    // more than going straight through the caller's arrays takes
-constexpr double cycles_per_copy = 40;         // of a state
+constexpr double cycles_per_round = 1500;      // the dozen small products of one doubling and its gradient
+constexpr double cycles_per_window = 15000;  // beyond what a pass straight through the caller's arrays takes
+constexpr double cycles_per_copy = 40;       // of a state
 constexpr double default_memory = 256.0 * 1024 * 1024;
 constexpr double cached_bytes = 1.2e6;  // rows of a window, for the second caches of a few cores
 constexpr double rows_per_window = 8192;
@@ -28,12 +28,12 @@ constexpr double in_registers = 8;  // states up to this size are scanned in reg
 
 double ceil_div(double a, double b) { return std::ceil(a / b); }
 
-// A product with many rows: narrow ones leave vectors half empty.
+// A product with many rows: few columns leave vectors half empty.
 double product_cycles(double rows, double depth, double columns, double width) {
   return rows * depth * ceil_div(columns, width) * 1.1 + cycles_per_call;
 }
 
-// One step of the recurrence on some lanes: a lane or two alone wait for the latency of the sums.
+// One step of the recurrence on some lanes; one or two lanes wait for the latency of the sums.
 double step_cycles(double lanes, double h, double width) {
   if (h <= in_registers) return lanes * (8 + 3 * h);
   // One or two lanes are taken over two panels of three vectors at once.
@@ -72,13 +72,13 @@ Scanned best_scan(double h, double lanes, double steps, double width) {
   return best;
 }
 
-// The lengths that chunks may have, ascending. A chunk that goes on behind the end of its sequence has lost
-// the last state, the one that a gradient from what follows would enter at: then L must divide every length.
-// Gradients can be cut between chunks only. What is free is a power of two, to which doublings alone lead,
-// or what is prescribed.
+// The lengths that chunks may have, ascending. d_hT enters at the last state of a sequence, which lies at the
+// end of a chunk only if L divides the sequence's length. Gradients can be cut between chunks only: L divides
+// the block. An L that has nothing to divide is a power of two, which takes doublings alone, or as
+// prescribed.
 template <typename Scalar>
 std::vector<Index> lengths_allowed(const Problem<Scalar>& problem, const Choices& choices) {
-  if (problem.flow != 1) return {1};  // cut anywhere
+  if (problem.flow != 1) return {1};  // any step may be cut
   Index divided = problem.block;
   if (problem.d_hT != nullptr)
     for (Index b = 0; b < problem.shape.B; ++b) divided = std::gcd(divided, problem.length(b));
@@ -89,7 +89,7 @@ std::vector<Index> lengths_allowed(const Problem<Scalar>& problem, const Choices
 }
 
 // Rounds in which W_hh^L is reached: doublings, and steps that are added.
-double rungs_to(Index L) {
+double rounds_to(Index L) {
   const auto digits = static_cast<std::size_t>(L);
   return static_cast<double>(std::bit_width(digits) - 1 + std::popcount(digits) - 1);
 }
@@ -129,7 +129,7 @@ Work work_of(const Problem<Scalar>& problem, bool bias, Goal goal) {
           .tangent = problem.tangent};
 }
 
-// Cycles with L steps in one, and how the chain is scanned then; the counts of products are those of
+// Cycles with L steps in one, and pieces of the chain's scan; the counts of products are those of
 // row_stages.cpp.
 Scanned estimate_of(const Work& work, Index steps) {
   const double d = work.d, h = work.h, q = work.q, part = work.part, width = work.width;
@@ -137,15 +137,16 @@ Scanned estimate_of(const Work& work, Index steps) {
   const double rows = work.total / L + 2 * work.B;
   const double in = L * d, out = L * q;
   const bool lifted = steps > 1, tangent = work.tangent, back = work.back();
-  // Of states and tangents, three blocks of four, or two that gradients are made of without a lift.
-  const double blocks = tangent ? 0.75 : 1, sums = tangent && !lifted ? 0.5 : blocks;
-  double cycles = product_cycles(rows, in, h, width) + blocks * product_cycles(rows, h, out, width);
+  // Of a tangent model three quarters of a matrix are not zero; sums of a plain one are wanted for two of
+  // them.
+  const double filled = tangent ? 0.75 : 1, sums = tangent && !lifted ? 0.5 : filled;
+  double cycles = product_cycles(rows, in, h, width) + filled * product_cycles(rows, h, out, width);
   if (lifted) cycles += product_cycles(rows, in, out, width);
   if (lifted && work.goal == Goal::states)
     cycles += cycles_per_window + L * (product_cycles(rows, d, h, width) + product_cycles(rows, h, h, width) +
                                        rows * (cycles_per_copy + h / width));
   if (back)
-    cycles += blocks * product_cycles(rows, out, h, width) +
+    cycles += filled * product_cycles(rows, out, h, width) +
               product_cycles(in, rows, tangent && !lifted ? part : h, width) +
               sums * (product_cycles(out, rows, h, width) + product_cycles(h, rows, h, width)) +
               (lifted ? product_cycles(out, rows, in, width) : 0);
@@ -157,10 +158,10 @@ Scanned estimate_of(const Work& work, Index steps) {
       tangent ? 2 * scanned.cycles + product_cycles(rows, part, part, width) : scanned.cycles;
   cycles += (back ? 2 : 1) * chain;
   if (lifted) {
-    const double halves = tangent ? 0.375 : 1;  // three blocks of eight
-    const double products = back ? 3 : 1;       // two for the gradient of each
-    cycles += products * product_cycles(L * (blocks * work.inputs + halves * q), h, h, 8) +
-              rungs_to(steps) * (products * halves * product_cycles(h, h, h, 8) + cycles_per_rung) +
+    const double duals = tangent ? 0.375 : 1;  // three products of half the size for one
+    const double products = back ? 3 : 1;      // two for the gradient of each
+    cycles += products * product_cycles(L * (filled * work.inputs + duals * q), h, h, 8) +
+              rounds_to(steps) * (products * duals * product_cycles(h, h, h, 8) + cycles_per_round) +
               products * product_cycles(q, h, L * work.inputs, 8) + cycles_per_lift + in * out * 2;
   }
   return {cycles, scanned.piece};
@@ -200,14 +201,14 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   const double sums = h * h + (L * d + L * q) * h + (best.L > 1 ? L * d * L * q : 0);
   const bool large = sums * sizeof(Scalar) > 512e3;
   const Index most_splits = large ? 8 : 16;
-  // Packed matrices; powers, their exact sums and transposes; blocks of the lift and their gradients.
+  // Packed matrices; powers, their exact sums and transposes; matrices of the lift and their gradients.
   const double model_bytes =
-      sizeof(Scalar) * 2 * sums + (best.L > 1 ? 8 * (h * h * (6 * rungs_to(best.L) + 8) +
+      sizeof(Scalar) * 2 * sums + (best.L > 1 ? 8 * (h * h * (6 * rounds_to(best.L) + 8) +
                                                      4 * L * (work.inputs + q) * h + 2 * L * d * L * q)
                                               : 0);
   const auto splits_for = [&](double window) {
-    // A split is worth its zeroing and adding up when it collects many more rows than that costs, and what is
-    // left to a task when it takes longer than handing it over.
+    // A split pays for zeroing and adding up its sums where it has many more rows than that costs, and for
+    // being a task where it takes longer than handing a task over.
     if (choices.splits > 0) return choices.splits;
     const double rows_per_split = std::max(large ? 128.0 : 56.0, 1e5 / sums);
     Index splits = 1;
@@ -215,24 +216,23 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
       splits *= 2;
     return splits;
   };
-  const auto bytes = [&](double window, bool keep) {
+  const auto bytes = [&](double window, bool keep_all) {
     const double windows = ceil_div(steps, window), rows = (window + 1) * B;
-    const double block = std::min(512.0, rows) * L * q;  // targets of a block
-    keep = keep && windows > 1;
-    return (keep ? 3 : 1) * rows * flight_bytes +
-           (keep ? work.total / L + 2 * windows * B : rows) * state_bytes +
+    const double strip = std::min(512.0, rows) * L * q;  // targets of a strip
+    const bool all = keep_all && windows > 1;
+    return (all ? 3 : 1) * rows * flight_bytes +
+           (all ? work.total / L + 2 * windows * B : rows) * state_bytes +
            (windows + 3) * B * h * sizeof(double) + model_bytes +
-           static_cast<double>(splits_for(window)) * sizeof(Scalar) * (sums + block);
+           static_cast<double>(splits_for(window)) * sizeof(Scalar) * (sums + strip);
   };
-  // Windows that stay in the caches, of so many rows that they are worth a meeting of all threads and loading
-  // the weights. Their states are kept if they fit; if not, one state per sequence and window is, and the
-  // forward pass run twice.
+  // Windows that stay in the caches, but have rows enough to be worth loading the weights and a meeting of
+  // all threads. All states are kept if they fit; if not, windows are as short as memory asks for.
   double window = std::max(cached_bytes / (state_bytes + flight_bytes), std::max(512.0, 2 * h)) / B;
   window = std::max(window, least_window);
   window = steps < 2 * window ? steps : ceil_div(steps, std::floor(steps / window));
-  best.keep = choices.keep != 0;
-  if (choices.keep < 0 && bytes(window, true) > limit) {
-    best.keep = false;
+  best.keep_all_states = choices.keep_all_states != 0;
+  if (choices.keep_all_states < 0 && bytes(window, true) > limit) {
+    best.keep_all_states = false;
     window = std::clamp(std::floor(rows_per_window / B), 1.0, steps);
     while (window > 1 && bytes(window, false) > limit &&
            bytes(std::floor(window / 2), false) < bytes(window, false))
@@ -241,12 +241,13 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   if (choices.window > 0) window = std::min(static_cast<double>(choices.window), steps);
   best.window = static_cast<Index>(window);
   best.splits = splits_for(window);
-  best.memory = bytes(window, best.keep);
+  best.memory = bytes(window, best.keep_all_states);
   if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory);
-  // Beside other windows' stages the chain of a window costs no time of its own: there is no need to divide
-  // it.
+  // Beside other windows' stages the chain of a window costs no time of its own, so it is not cut into
+  // pieces.
   if (choices.piece < 0 && window < steps)
-    best.piece = best.keep ? 0 : best_scan(work.part, B, window, best.L > 1 ? 8 : work.width).piece;
+    best.piece =
+        best.keep_all_states ? 0 : best_scan(work.part, B, window, best.L > 1 ? 8 : work.width).piece;
 
   return best;
 }

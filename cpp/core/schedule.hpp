@@ -1,4 +1,4 @@
-// Which way a problem is computed: the only place that decides.
+// How a problem is computed: the only place that decides.
 #pragma once
 
 #include "rnnbptt/problem.hpp"
@@ -6,13 +6,13 @@
 
 namespace rnnbptt {
 
-// What a caller may prescribe; negative or zero members leave the choice to the schedule.
+// What a caller may prescribe. A member that is zero, or -1 by default, leaves the choice to the schedule.
 struct Choices {
-  Index lift = 0;  // steps of a chunk, or as many fewer as can be
+  Index lift = 0;  // L is the longest length allowed up to this
   Index window = 0;
   Index splits = 0;
   Index piece = -1;
-  int keep = -1;
+  int keep_all_states = -1;  // 0 or 1
   double memory_limit = 0;
 };
 
@@ -20,18 +20,19 @@ struct Choices {
 // bit.
 struct Schedule {
   Index L = 1;       // time steps wanted in one coarse step
-  Index window = 0;  // coarse steps held at once
-  bool keep =
-      true;  // whether the forward pass keeps all states, or one per sequence and window and runs twice
-  Index splits = 1;   // partial sums the weight gradients are collected in, and tasks of a phase
+  Index window = 0;  // coarse steps of a window
+  // Whether the forward pass keeps all states; else it keeps one per sequence and window, and runs twice.
+  bool keep_all_states = true;
+  Index splits = 1;   // partial sums of the weight gradients, and tasks of a stage
   Index piece = 0;    // coarse steps in a lane of the scan; 0 for whole sequences
   double memory = 0;  // bytes of the largest arrays
   Choices choices;    // what was prescribed
 };
 
-// What is to be computed: outputs, these and all states, or gradients, with those of the inputs or without.
+// What is to be computed: outputs; outputs and all states; gradients by parameters and h0; and by inputs too.
 enum class Goal { outputs, states, gradients, input_gradients };
 
+// The schedule of least estimated cost, within what is prescribed.
 template <typename Scalar>
 Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choices& choices);
 

@@ -11,7 +11,7 @@ namespace rnnbptt {
 namespace {
 
 // Columns of S that one task carries through time: few enough to stay in the second cache for any h.
-constexpr Index block_columns = 96;
+constexpr Index strip_columns = 96;
 
 // M_t of one step: M(k, l) = root[k] ((k == l) - p[l]), as Loss::root() gives it; the identity where dL/do is
 // given.
@@ -77,7 +77,7 @@ class Factor {
 //     J_t = W_qh S_t,                                                   and J_t = z in those of W_qh, b_q,
 //     W_qx.
 //
-// Columns do not know of one another: blocks of them run through time as tasks of their own.
+// Columns are independent of one another: strips of them run through time as tasks of their own.
 template <typename Scalar>
 class Sensitivities {
  public:
@@ -89,7 +89,7 @@ class Sensitivities {
     for (const auto& [at, count] : {std::pair{columns.W_hx, h * d}, std::pair{columns.W_hh, h * h},
                                     std::pair{columns.b_h, h}, std::pair{columns.h0, h}})
       if (at >= 0) wanted += count;
-    blocks_.resize(static_cast<std::size_t>((wanted + block_columns - 1) / block_columns));
+    strips_.resize(static_cast<std::size_t>((wanted + strip_columns - 1) / strip_columns));
     Index used = 0;  // columns of S handed out so far
     for (Index m = 0; m < h; ++m) enter(used, columns.W_hx, m, d, Source::input);
     for (Index m = 0; m < h; ++m) enter(used, columns.W_hh, m, h, Source::state);
@@ -97,10 +97,10 @@ class Sensitivities {
     for (Index m = 0; m < h; ++m) enter(used, columns.h0, m, 1, Source::start);
     find_rest();
 
-    const auto blocks = static_cast<Index>(blocks_.size());
-    slots_ = std::clamp<Index>(256 / std::max<Index>(blocks, 1), 1, problem.shape.B);
-    states_ = workspace.template take<Scalar>(slots_ * blocks * block_memory());
-    const Index tasks = slots_ * (blocks + 1);
+    const auto strips = static_cast<Index>(strips_.size());
+    slots_ = std::clamp<Index>(256 / std::max<Index>(strips, 1), 1, problem.shape.B);
+    states_ = workspace.template take<Scalar>(slots_ * strips * strip_memory());
+    const Index tasks = slots_ * (strips + 1);
     scratch_size_ = (Factor<Scalar>::size(q) + q * h + 63) / 64 * 64;  // tasks share no line of the cache
     scratch_ = workspace.template take<Scalar>(tasks * scratch_size_);
     zero_ = workspace.template take<Scalar>(h);
@@ -113,10 +113,10 @@ class Sensitivities {
   // M_t J_t for steps [t0, t1) of sequences [b0, b0 + count), count <= slots(). Steps come in order.
   void advance(Run& run, Index b0, Index count, Index t0, Index t1, SequenceView<Scalar> J, Index row) {
     const auto& s = problem_.shape;
-    const auto tasks = static_cast<Index>(blocks_.size()) + 1;
-    const double work = static_cast<double>(block_columns * (s.h + s.q)) * static_cast<double>(s.h);
+    const auto tasks = static_cast<Index>(strips_.size()) + 1;
+    const double work = static_cast<double>(strip_columns * (s.h + s.q)) * static_cast<double>(s.h);
     parallel(run, count * tasks, work * static_cast<double>(t1 - t0), [&](Index task, int worker) {
-      const Index slot = task / tasks, block = task % tasks;
+      const Index slot = task / tasks, strip = task % tasks;
       Scalar* memory = scratch_ + task * scratch_size_;
       Factor<Scalar> factor(problem_, memory);
       Scalar* A = memory + Factor<Scalar>::size(s.q);
@@ -124,27 +124,27 @@ class Sensitivities {
         run.checkpoint(worker, work);
         const Index b = b0 + slot;
         const bool counts = factor.set(t, b, o_.at(t, b));
-        if (block == tasks - 1)
+        if (strip == tasks - 1)
           outputs(factor, counts, t, b, J.at(t, b), row);
         else
-          states(factor, counts, t, b, slot, block, A, J.at(t, b), row);
+          states(factor, counts, t, b, slot, strip, A, J.at(t, b), row);
       }
     });
   }
 
  private:
   enum class Source { input, state, one, start };
-  // z[from, from + count) enters row `row` of S in columns [column, column + count) of the block.
+  // z[from, from + count) enters row `row` of S in columns [column, column + count) of the strip.
   struct Entry {
     Source source;
     Index row, column, from, count;
   };
-  // Columns [column, column + count) of the block are those from `to` on in J.
+  // Columns [column, column + count) of the strip are those from `to` on in J.
   struct Target {
     Index column, count, to;
     bool start;
   };
-  struct Block {
+  struct Strip {
     Index columns = 0;
     std::vector<Entry> entries;
     std::vector<Target> targets;
@@ -154,28 +154,28 @@ class Sensitivities {
   void enter(Index& used, Index first, Index m, Index n, Source source) {
     if (first < 0) return;
     for (Index from = 0; from < n;) {
-      Block& block = blocks_[static_cast<std::size_t>(used / block_columns)];
-      const Index column = used % block_columns, count = std::min(n - from, block_columns - column);
+      Strip& strip = strips_[static_cast<std::size_t>(used / strip_columns)];
+      const Index column = used % strip_columns, count = std::min(n - from, strip_columns - column);
       const Index to = first + m * n + from;
-      block.entries.push_back({source, m, column, from, count});
+      strip.entries.push_back({source, m, column, from, count});
       const bool start = source == Source::start;
-      const bool joins = !block.targets.empty() && block.targets.back().start == start &&
-                         block.targets.back().to + block.targets.back().count == to;
+      const bool joins = !strip.targets.empty() && strip.targets.back().start == start &&
+                         strip.targets.back().to + strip.targets.back().count == to;
       if (joins)
-        block.targets.back().count += count;
+        strip.targets.back().count += count;
       else
-        block.targets.push_back({column, count, to, start});
-      block.columns += count;
+        strip.targets.push_back({column, count, to, start});
+      strip.columns += count;
       used += count;
       from += count;
     }
   }
 
-  // What the state does not reach: columns that are filled by outputs().
+  // Finds the columns that no state reaches: outputs() fills them.
   void find_rest() {
     std::vector<std::pair<Index, Index>> taken;
-    for (const Block& block : blocks_)
-      for (const Target& target : block.targets)
+    for (const Strip& strip : strips_)
+      for (const Target& target : strip.targets)
         if (!target.start) taken.push_back({target.to, target.to + target.count});
     taken.push_back({columns_.total, columns_.total});
     std::sort(taken.begin(), taken.end());
@@ -186,30 +186,30 @@ class Sensitivities {
     }
   }
 
-  // States of a block before and after a step, and a row that products may read behind them while another
-  // thread writes to the next block.
-  Index block_memory() const { return (2 * problem_.shape.h + 1) * block_columns; }
+  // States of a strip before and after a step, and a row that products may read behind them while another
+  // thread writes to the next strip.
+  Index strip_memory() const { return (2 * problem_.shape.h + 1) * strip_columns; }
 
   void states(const Factor<Scalar>& factor, bool counts, Index t, Index b, Index slot, Index number,
               Scalar* A, Scalar* J, Index row) {
     const Index h = problem_.shape.h, q = problem_.shape.q;
-    const Block& block = blocks_[static_cast<std::size_t>(number)];
-    const Index size = h * block_columns;
-    Scalar* memory = states_ + (slot * static_cast<Index>(blocks_.size()) + number) * block_memory();
+    const Strip& strip = strips_[static_cast<std::size_t>(number)];
+    const Index size = h * strip_columns;
+    Scalar* memory = states_ + (slot * static_cast<Index>(strips_.size()) + number) * strip_memory();
     Scalar* before = memory + (t % 2) * size;
     Scalar* S = memory + ((t + 1) % 2) * size;
     if (t == 0) {
       std::fill(memory, memory + 2 * size, Scalar{0});
-      for (const Entry& e : block.entries)
-        if (e.source == Source::start) before[e.row * block_columns + e.column] = 1;
+      for (const Entry& e : strip.entries)
+        if (e.source == Source::start) before[e.row * strip_columns + e.column] = 1;
     }
     if (t < problem_.length(b)) {
-      product(h, params_.W_hh, before, block.columns, S, block_columns);
+      product(h, params_.W_hh, before, strip.columns, S, strip_columns);
       const Scalar* x = problem_.x.at(t, b);
       const Scalar* state = t > 0 ? hidden_.at(t - 1, b) : problem_.h0 ? problem_.h0 + b * h : zero_;
-      for (const Entry& e : block.entries) {
+      for (const Entry& e : strip.entries) {
         if (e.source == Source::start) continue;
-        Scalar* to = S + e.row * block_columns + e.column;
+        Scalar* to = S + e.row * strip_columns + e.column;
         if (e.source == Source::one) {
           *to += 1;
           continue;
@@ -219,7 +219,7 @@ class Sensitivities {
       }
     }
     if (counts) factor.apply(params_.W_qh, h, A);
-    for (const Target& target : block.targets) {
+    for (const Target& target : strip.targets) {
       Scalar* to = J + target.to + (target.start ? b * columns_.h0_stride : 0);
       if (counts)
         product(q, A, S + target.column, target.count, to, row);
@@ -228,7 +228,7 @@ class Sensitivities {
     }
   }
 
-  // C = A S: A is (rows, h), S lies in a block.
+  // C = A S: A is (rows, h), S lies in a strip.
   void product(Index rows, const Scalar* A, const Scalar* S, Index columns, Scalar* C, Index c_row) const {
     const auto& kernel = kernels::table().of<Scalar>();
     kernels::Product<Scalar> p;
@@ -237,7 +237,7 @@ class Sensitivities {
     p.columns = columns;
     p.a = {A, problem_.shape.h, nullptr};
     p.b = S;
-    p.b_depth = block_columns;
+    p.b_depth = strip_columns;
     p.b_panel = kernel.panel_columns;
     p.c = {C, c_row, nullptr};
     kernel.product(p);
@@ -272,7 +272,7 @@ class Sensitivities {
   const Problem<Scalar>& problem_;
   const Columns& columns_;
   SequenceView<const Scalar> hidden_, o_;
-  std::vector<Block> blocks_;
+  std::vector<Strip> strips_;
   std::vector<std::pair<Index, Index>> rest_;
   Index slots_ = 0, scratch_size_ = 0;
   Scalar *states_ = nullptr, *scratch_ = nullptr, *zero_ = nullptr;
@@ -327,7 +327,7 @@ void gauss_newton(Run& run, Workspace& workspace, const Params<const Scalar>& pa
   auto* window = workspace.take<Scalar>(group * sequence);
 
   std::fill(matrix, matrix + size * size, Scalar{0});
-  constexpr Index stripe = 64;  // rows of the matrix that one task sums up, right of the diagonal
+  constexpr Index strip = 64;  // rows of the matrix that one task sums up, right of the diagonal
   for (Index b = 0; b < B; b += group) {
     const Index count = std::min(group, B - b);
     for (Index t = 0; t < T; t += steps) {
@@ -335,11 +335,10 @@ void gauss_newton(Run& run, Workspace& workspace, const Params<const Scalar>& pa
       sensitivities.advance(run, b, count, t, t + taken, {window - t * step - b * sequence, step, sequence},
                             local.total);
       const Index summed = ((count - 1) * steps + taken) * q;
-      const double work =
-          static_cast<double>(std::min(stripe, size) * summed) * static_cast<double>(size) / 2;
-      parallel(run, (shared + stripe - 1) / stripe, work, [&](Index task, int worker) {
+      const double work = static_cast<double>(std::min(strip, size) * summed) * static_cast<double>(size) / 2;
+      parallel(run, (shared + strip - 1) / strip, work, [&](Index task, int worker) {
         run.checkpoint(worker, work);
-        const Index first = task * stripe, m = std::min(stripe, shared - first);
+        const Index first = task * strip, m = std::min(strip, shared - first);
         add_outer<Scalar>(summed, window + first, local.total, m, window + first, local.total, shared - first,
                           matrix + first * (size + 1), size);
         if (columns.h0 < 0) return;

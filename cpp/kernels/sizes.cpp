@@ -5,7 +5,7 @@ namespace rnnbptt::kernels {
 namespace {
 
 constexpr int width = RNNBPTT_VECTOR_BYTES / 8;
-constexpr int vectors = 4;  // of sums or extremes at a time: one alone would wait for itself
+constexpr int vectors = 4;  // of sums or extremes, so that none waits for another
 typedef double Vector __attribute__((vector_size(RNNBPTT_VECTOR_BYTES)));
 
 inline __attribute__((always_inline)) void load(const double* x, Vector& v) {

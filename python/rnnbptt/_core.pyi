@@ -32,7 +32,7 @@ class Problem:
         window: int,
         splits: int,
         piece: int,
-        keep: int,
+        keep_all_states: int,
         memory_limit: float,
         bias: bool,
         goal: str,
@@ -60,7 +60,7 @@ class Problem:
     def gauss_newton(
         self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, matrix: _Array, threads: int
     ) -> None: ...
-    def taken(self) -> dict[str, Any]: ...
+    def used_schedule(self) -> dict[str, Any]: ...
 
 class Problem32(Problem): ...
 class Problem64(Problem): ...

@@ -6,14 +6,6 @@
 namespace rnnbptt {
 namespace {
 
-// A copy in the workspace, where kernels may read behind the ends of rows.
-template <typename Real, typename Source>
-const Real* copy_as(Workspace& workspace, const Source* A, Index n) {
-  auto* copy = workspace.take<Real>(n);
-  std::transform(A, A + n, copy, [](Source v) { return static_cast<Real>(v); });
-  return copy;
-}
-
 template <typename Scalar, typename Source>
 void store(Index n, const Source* from, Scalar* to) {
   if (to != nullptr) std::transform(from, from + n, to, [](Source v) { return static_cast<Scalar>(v); });
@@ -29,10 +21,10 @@ void store_transposed(Index rows, Index columns, const Source* A, Scalar* A_T) {
 template <typename Scalar, typename Source>
 Band<Scalar> band_of(Workspace& workspace, MatrixView<const Source> B, Index row, Index column, Index rows,
                      Index columns) {
-  return {row, column, pack<Scalar>(workspace, B.block(row, column, rows, columns))};
+  return {row, column, pack<Scalar>(workspace, B.submatrix(row, column, rows, columns))};
 }
 
-// Narrow bands would waste the vectors they save on.
+// Columns of a band at least: narrower ones would leave vectors half empty.
 template <typename Scalar>
 Index narrowest_band() {
   return kernels::table().of<Scalar>().panel_columns;
@@ -42,14 +34,14 @@ Index narrowest_band() {
 
 template <typename Scalar, typename Real>
 Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape& shape,
-                                     const Params<const Scalar>& params, const std::vector<Rung>& rungs,
+                                     const Params<const Scalar>& params, const std::vector<Power>& powers,
                                      bool input_gradient, bool tangent)
     : workspace_(workspace), shape_(shape), bias_(params.b_h != nullptr) {
   model_.parts = tangent ? 2 : 1;
   model_.part = tangent ? shape.h / 2 : shape.h;
   model_.h = shape.h;
-  if (rungs.size() > 1)
-    build_lifted(run, params, rungs, input_gradient);
+  if (powers.size() > 1)
+    build_lifted(run, params, powers, input_gradient);
   else if constexpr (std::same_as<Scalar, Real>)
     build_plain(params, input_gradient);
 }
@@ -79,11 +71,11 @@ void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, b
 template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::set_recurrence(MatrixView<const Real> A) {
   const Index part = model_.part;
-  model_.A_view = A.block(0, 0, part, part);
+  model_.A_view = A.submatrix(0, 0, part, part);
   model_.A = pack<Real>(workspace_, model_.A_view);
   model_.A_T = pack<Real>(workspace_, model_.A_view.transposed());
   if (model_.parts == 1) return;
-  const MatrixView<const Real> U = A.block(part, 0, part, part);
+  const MatrixView<const Real> U = A.submatrix(part, 0, part, part);
   model_.U = pack<Real>(workspace_, U);
   model_.U_T = pack<Real>(workspace_, U.transposed());
 }
@@ -108,20 +100,20 @@ void Coarsening<Scalar, Real>::set_observations(MatrixView<const Source> Obs) {
 
 template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>& params,
-                                            const std::vector<Rung>& rungs, bool input_gradient) {
+                                            const std::vector<Power>& powers, bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const Index inputs = d + (bias_ ? 1 : 0);
   auto* B_columns = workspace_.take<Real>(inputs * h);
   for (Index i = 0; i < h; ++i)
     for (Index j = 0; j < d; ++j) B_columns[j * h + i] = static_cast<Real>(params.W_hx[i * d + j]);
   if (bias_) std::copy(params.b_h, params.b_h + h, B_columns + d * h);
-  std::vector<LiftRung<Real>> powers;
-  for (const Rung& rung : rungs)
+  std::vector<LiftPower<Real>> lifted;
+  for (const Power& power : powers)
     if constexpr (sizeof(Real) == sizeof(double))
-      powers.push_back({rung.n, rung.power});
+      lifted.push_back({power.n, power.matrix});
     else
-      powers.push_back({rung.n, copy_as<Real>(workspace_, rung.power, h * h)});
-  lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(powers), B_columns,
+      lifted.push_back({power.n, copy_as<Real>(workspace_, power.matrix, h * h)});
+  lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(lifted), B_columns,
                      copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
   model_.L = L;
@@ -129,7 +121,7 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   model_.inputs = L * d;
   model_.outputs = L * q;
 
-  set_recurrence({lift_.rungs.back().power, h, h, h});
+  set_recurrence({lift_.powers.back().matrix, h, h, h});
 
   // Ctrl^T: input i of step j acts through lag L - 1 - j.
   auto* ctrl_T = workspace_.take<Real>(L * d * h);
@@ -231,9 +223,9 @@ CoarseGradients<Scalar> Coarsening<Scalar, Real>::sums(const Params<Scalar>& wan
 }
 
 template <typename Scalar, typename Real>
-void Coarsening<Scalar, Real>::collect(Run& run, const CoarseGradients<Scalar>& sums,
-                                       const Params<Scalar>& gradients) {
-  if (model_.lifted) return collect_lifted(run, sums, gradients);
+void Coarsening<Scalar, Real>::to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums,
+                                                      const Params<Scalar>& gradients) {
+  if (model_.lifted) return pull_back_lifted(run, sums, gradients);
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   store(h * h, sums.A, gradients.W_hh);
   store(q * h, sums.Obs, gradients.W_qh);
@@ -244,21 +236,21 @@ void Coarsening<Scalar, Real>::collect(Run& run, const CoarseGradients<Scalar>& 
 }
 
 template <typename Scalar, typename Real>
-void Coarsening<Scalar, Real>::collect_lifted(Run& run, const CoarseGradients<Scalar>& sums,
-                                              const Params<Scalar>& gradients) {
+void Coarsening<Scalar, Real>::pull_back_lifted(Run& run, const CoarseGradients<Scalar>& sums,
+                                                const Params<Scalar>& gradients) {
   if (sums.A == nullptr) return;
   const Index d = shape_.d, h = shape_.h, q = shape_.q, L = lift_.steps, inputs = lift_.inputs;
-  LiftGradients<Real> blocks{workspace_.take<Real>(h * h), workspace_.take<Real>(L * inputs * h),
+  LiftGradients<Real> d_lift{workspace_.take<Real>(h * h), workspace_.take<Real>(L * inputs * h),
                              workspace_.take<Real>(L * q * h), workspace_.take<Real>(q * L * inputs)};
-  std::copy(sums.A, sums.A + h * h, blocks.power);
-  std::copy(sums.Obs, sums.Obs + L * q * h, blocks.outputs_by_step);
+  std::copy(sums.A, sums.A + h * h, d_lift.power);
+  std::copy(sums.Obs, sums.Obs + L * q * h, d_lift.outputs_by_step);
   for (Index j = 0; j < L; ++j) {
-    Real* lag = blocks.inputs_by_lag + (L - 1 - j) * inputs * h;
+    Real* lag = d_lift.inputs_by_lag + (L - 1 - j) * inputs * h;
     std::copy(sums.Ctrl_T + j * d * h, sums.Ctrl_T + (j + 1) * d * h, lag);
     if (bias_) store(h, sums.bias_s, lag + d * h);
   }
   for (Index m = 0; m < q; ++m) {
-    Real* row = blocks.markov + m * L * inputs;
+    Real* row = d_lift.markov + m * L * inputs;
     std::fill(row, row + L * inputs, Real{0});
     for (Index k = 0; k < L; ++k) {
       const Scalar* direct = sums.Direct + model_.output(k, m) * L * d;
@@ -283,7 +275,7 @@ void Coarsening<Scalar, Real>::collect_lifted(Run& run, const CoarseGradients<Sc
   auto* d_W = workspace_.take<Real>(h * h);
   auto* d_B_columns = workspace_.take<Real>(inputs * h);
   auto* d_C = workspace_.take<Real>(q * h);
-  pull_back<Real>(run, workspace_, lift_, blocks, d_W, d_B_columns, d_C);
+  pull_back<Real>(run, workspace_, lift_, d_lift, d_W, d_B_columns, d_C);
   store(h * h, d_W, gradients.W_hh);
   store(q * h, d_C, gradients.W_qh);
   store_transposed(d, h, d_B_columns, gradients.W_hx);

@@ -12,7 +12,7 @@
 
 namespace rnnbptt {
 
-// Some columns of a right factor, and the rows that are not zero there: a factor in bands leaves zeros out.
+// Some columns of a right factor, with only those rows that are not zero there.
 template <typename Scalar>
 struct Band {
   Index row = 0, column = 0;
@@ -21,8 +21,8 @@ struct Band {
 
 // A lift, and states between its steps, are computed in `Real`; a plain model in `Scalar` throughout.
 //
-// A tangent model (Problem::tangent) has two parts, states and outputs of a model and behind them those of
-// its tangent, and nothing goes from the second part to the first:
+// A tangent model (Problem::tangent) has two parts, states and outputs of a model and behind them their
+// tangents. The second part reaches nothing in the first:
 //
 //   A = [M 0; U M]    Obs = [O 0; O' O]
 //
@@ -53,9 +53,8 @@ struct CoarseModel {
   }
 };
 
-// Sums over rows that the gradients are made of. Null where not wanted. Of a tangent model, only those that
-// gradients at its point are made of are wanted: A and Obs have no block at the right of the first part's
-// states, and a plain model nothing that belongs to the direction (U and the like).
+// Sums over rows that the gradients are made of; null where not wanted. Of a tangent model only gradients at
+// its point are wanted: in A and Obs the zeros above stay unset, and in a plain model also U and O'.
 template <typename Scalar>
 struct CoarseGradients {
   Scalar* A = nullptr;       // (h, h)
@@ -66,34 +65,36 @@ struct CoarseGradients {
   double* bias_o = nullptr;  // (outputs,)
 };
 
-// Builds the coarse model, from powers of W_hh or plain from none, and turns sums over its rows into
-// gradients of the parameters.
+// Builds the coarse model, a lift by powers of W_hh or without any the plain model, and pulls its gradients
+// back to the parameters.
 template <typename Scalar, typename Real>
 class Coarsening {
  public:
   Coarsening(Run& run, Workspace& workspace, const Shape& shape, const Params<const Scalar>& params,
-             const std::vector<Rung>& rungs, bool input_gradient, bool tangent);
+             const std::vector<Power>& powers, bool input_gradient, bool tangent);
 
   const CoarseModel<Scalar, Real>& model() const { return model_; }
 
-  // One set of sums for the parameters that `wanted` asks for takes sums_size() scalars and biases_size()
-  // doubles.
+  // Scalars of one set of sums, and doubles of its sums for biases.
   Index sums_size() const;
   Index biases_size() const { return (model_.h + model_.outputs + 7) / 8 * 8; }
+
+  // The sums that the gradients `wanted` are made of, in memory of those sizes.
   CoarseGradients<Scalar> sums(const Params<Scalar>& wanted, Scalar* memory, double* biases) const;
 
-  void collect(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+  // Turns sums over all rows into gradients of the parameters.
+  void to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
  private:
   void build_plain(const Params<const Scalar>& params, bool input_gradient)
     requires std::same_as<Scalar, Real>;
-  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Rung>& rungs,
+  void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Power>& powers,
                     bool input_gradient);
   void set_recurrence(MatrixView<const Real> A);
   template <typename Source>
   void set_observations(MatrixView<const Source> Obs);
   void build_direct(const Scalar* W_qx, bool input_gradient);
-  void collect_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+  void pull_back_lifted(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
   Workspace& workspace_;
   Shape shape_;

@@ -22,8 +22,8 @@ struct Dual {
   }
 };
 
-// The matrices of a lift, and their products. Where the blocks of W = [[M, 0], [U, M]] are of size m, arrays
-// of rows of h = 2 m hold the value in the one half and the tangent in the other.
+// The matrices of a lift, and their products. Where W = [[M, 0], [U, M]] with M and U of size m, rows of h =
+// 2 m hold a value in one half and its tangent in the other.
 template <typename Real>
 class Products {
  public:
@@ -118,10 +118,10 @@ const Real* transpose(Workspace& workspace, Index n, const Real* A) {
 
 template <typename Real>
 Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index q,
-                std::vector<LiftRung<Real>> rungs, const Real* B_columns, const Real* C) {
+                std::vector<LiftPower<Real>> powers, const Real* B_columns, const Real* C) {
   const Products<Real> products(run, workspace, form);
-  const Index h = form.size, L = rungs.back().n;
-  const Index rows = form.tangent ? q / 2 : q;  // of outputs that are not there twice
+  const Index h = form.size, L = powers.back().n;
+  const Index rows = form.tangent ? q / 2 : q;  // of C, without tangents
   auto* by_lag = workspace.take<Real>(L * inputs * h);
   auto* outputs = workspace.take<Real>(L * q * h);
   Real* by_step = outputs + L * (q - rows) * h;
@@ -129,15 +129,15 @@ Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index
 
   const auto C_rows = products.by_step(C + (q - rows) * h, rows);
   std::copy(B_columns, B_columns + inputs * h, by_lag);
-  products.set(products.by_step(by_step, rows), C_rows, products.power(rungs.front().power));
-  for (std::size_t i = 0; i + 1 < rungs.size(); ++i) {
-    rungs[i].transposed = transpose(workspace, h, rungs[i].power);
-    const Index n = rungs[i].n, more = rungs[i + 1].n - n;
+  products.set(products.by_step(by_step, rows), C_rows, products.power(powers.front().matrix));
+  for (std::size_t i = 0; i + 1 < powers.size(); ++i) {
+    powers[i].transposed = transpose(workspace, h, powers[i].matrix);
+    const Index n = powers[i].n, more = powers[i + 1].n - n;
     // Rows of by_lag are columns of W^k B: the product with P from the left is one with P^T from the right.
     products.set(products.by_lag(by_lag + n * inputs * h, more * inputs),
-                 products.by_lag(by_lag, more * inputs), products.transposed_power(rungs[i].transposed));
+                 products.by_lag(by_lag, more * inputs), products.transposed_power(powers[i].transposed));
     products.set(products.by_step(by_step + n * rows * h, more * rows),
-                 products.by_step(by_step, more * rows), products.power(rungs[i].power));
+                 products.by_step(by_step, more * rows), products.power(powers[i].matrix));
   }
   products.set(products.markov(markov, rows, L * inputs), C_rows,
                products.by_lag(by_lag, L * inputs).transposed());
@@ -146,7 +146,7 @@ Lift<Real> lift(Run& run, Workspace& workspace, Square form, Index inputs, Index
       std::copy(by_step + i * h + h / 2, by_step + (i + 1) * h, outputs + i * h);
       std::fill(outputs + i * h + h / 2, outputs + (i + 1) * h, Real{0});
     }
-  return {form, inputs, q, L, std::move(rungs), by_lag, outputs, markov, C};
+  return {form, inputs, q, L, std::move(powers), by_lag, outputs, markov, C};
 }
 
 template <typename Real>
@@ -160,7 +160,7 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
   Real* d_by_lag = d.inputs_by_lag;
   Real* d_by_step = d.outputs_by_step;
   if (lift.form.tangent) {
-    // What is there twice has a share from both places.
+    // M and the rows of C stand twice: gradients of both places add up.
     d_by_step += lift.steps * q * h;
     for (Index i = 0; i < lift.steps * q; ++i)
       for (Index j = 0; j < h / 2; ++j) d_by_step[i * h + h / 2 + j] += d.outputs_by_step[i * h + j];
@@ -176,14 +176,14 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
   products.set(C_gradient, d_markov, products.by_lag(lift.inputs_by_lag, lags));
   products.add(products.by_lag_gradient(d_by_lag, lags), d_markov.transposed(), C_rows);
 
-  Real* d_P = d.power;     // gradient of the next rung, then of this one
+  Real* d_P = d.power;     // gradient of the next power, then of this one
   Real* d_more = nullptr;  // of W where it was multiplied by to add a step
-  const auto& W = lift.rungs.front();
-  for (auto i = static_cast<Index>(lift.rungs.size()) - 2; i >= 0; --i) {
-    const LiftRung<Real>& P = lift.rungs[static_cast<std::size_t>(i)];
-    const Index more = lift.rungs[static_cast<std::size_t>(i) + 1].n - P.n;
+  const auto& W = lift.powers.front();
+  for (auto i = static_cast<Index>(lift.powers.size()) - 2; i >= 0; --i) {
+    const LiftPower<Real>& P = lift.powers[static_cast<std::size_t>(i)];
+    const Index more = lift.powers[static_cast<std::size_t>(i) + 1].n - P.n;
     const bool doubled = more == P.n;
-    const auto power = products.power(P.power), power_T = products.transposed_power(P.transposed);
+    const auto power = products.power(P.matrix), power_T = products.transposed_power(P.transposed);
     const auto lag_high = products.by_lag_gradient(d_by_lag + P.n * inputs * h, more * inputs);
     const auto step_high = products.by_step_gradient(d_by_step + P.n * q * h, more * q);
     const auto next = products.power_gradient(d_P);
@@ -208,7 +208,7 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
     products.add(products.by_step_gradient(d_by_step, more * q), step_high, power_T);
     d_P = sum;
   }
-  // The first output row block is C W.
+  // The first q rows by step are C W.
   const auto W_gradient = products.power_gradient(d_P);
   const auto first_rows = products.by_step_gradient(d_by_step, q);
   products.add(W_gradient, C_rows.transposed(), first_rows);
@@ -218,9 +218,9 @@ void pull_back(Run& run, Workspace& workspace, const Lift<Real>& lift, const Lif
   std::copy(d_by_lag, d_by_lag + inputs * h, d_B_columns);
 }
 
-template Lift<float> lift(Run&, Workspace&, Square, Index, Index, std::vector<LiftRung<float>>, const float*,
+template Lift<float> lift(Run&, Workspace&, Square, Index, Index, std::vector<LiftPower<float>>, const float*,
                           const float*);
-template Lift<double> lift(Run&, Workspace&, Square, Index, Index, std::vector<LiftRung<double>>,
+template Lift<double> lift(Run&, Workspace&, Square, Index, Index, std::vector<LiftPower<double>>,
                            const double*, const double*);
 template void pull_back(Run&, Workspace&, const Lift<float>&, const LiftGradients<float>&, float*, float*,
                         float*);

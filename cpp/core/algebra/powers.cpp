@@ -7,7 +7,7 @@
 namespace rnnbptt {
 
 double frobenius(Index n, const double* A) {
-  double sums[8] = {};  // side by side, not one waiting for the other
+  double sums[8] = {};  // none waits for another
   Index i = 0;
   for (; i + 8 <= n; i += 8)
     for (Index j = 0; j < 8; ++j) sums[j] += A[i + j] * A[i + j];
@@ -23,8 +23,8 @@ namespace {
 constexpr double largest_norm = 1024;
 // A power that shrinks states by this factor forgets errors as fast as they come.
 constexpr double forgetting_rate = 0.75;
-// Squares may lose this factor beyond what those of a matrix with orthogonal columns lose, and still be exact
-// enough to be used in the precision of the states.
+// How much more than squares of a matrix with orthogonal columns those of powers may cancel, and still be
+// exact enough for float32.
 constexpr double largest_cancellation = 4;
 
 // A matrix as the unevaluated sum of two; `low` may be null for zero.
@@ -38,7 +38,7 @@ struct Slices {
   double* rest = nullptr;
 };
 
-// What to add and subtract so that only `bits` bits below the largest entry of a line are left.
+// Adding and subtracting this leaves `bits` bits of an entry below the largest one of its line.
 double rounding_shift(double largest, int bits) {
   int exponent = 0;
   std::frexp(largest, &exponent);
@@ -82,7 +82,7 @@ void multiply_squares(Run& run, Workspace& workspace, Square form, const double*
                       double* C, const double* init = nullptr) {
   const Index n = form.size;
   if (!form.tangent) return multiply_strided<double>(run, workspace, {A, n, n, n}, {B, n, n, n}, init, C);
-  // [U M] [[M, 0], [U, M]], from the lower rows of A; the upper rows say nothing else.
+  // The lower rows are [U M] [[M, 0], [U, M]]; their right half is the left half of the upper ones.
   const Index h = n / 2;
   const Index lower = h * n, low_right = lower + h;
   multiply_strided<double>(run, workspace, {A + lower, h, n, n}, {B, n, h, n}, init ? init + lower : nullptr,
@@ -123,38 +123,33 @@ Sum multiply_plain(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
   return {product, nullptr};
 }
 
-// W^n, and the powers on the way to it.
-struct Step {
-  Index n;
-  Sum power;
-};
-
-std::vector<Step> steps_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
-                           bool exact) {
+std::vector<Power> powers_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                             bool exact) {
   const auto multiply = exact ? multiply_exact : multiply_plain;
-  std::vector<Step> result{{1, {W, nullptr}}};
+  std::vector<Power> result{{1, W, nullptr}};
   Index digit = 1;
   while (digit <= n / 2) digit *= 2;
   while (result.back().n < n) {
-    const Step last = result.back();
+    const Power last = result.back();
     const bool add = last.n == n / digit - 1;  // the digits so far end in a one
     if (!add) digit /= 2;
-    const Sum next = multiply(run, workspace, form, last.power, add ? result.front().power : last.power);
+    const Power& factor = add ? result.front() : last;
+    const Sum next = multiply(run, workspace, form, {last.matrix, last.low}, {factor.matrix, factor.low});
     if (!(frobenius(form.size * form.size, next.high) <= largest_norm)) break;
-    result.push_back({add ? last.n + 1 : 2 * last.n, next});
+    result.push_back({add ? last.n + 1 : 2 * last.n, next.high, next.low});
   }
   return result;
 }
 
-// By how much applying P shrinks or stretches a state in the long run: some steps of the power method. Of a
-// model of states and tangents, M says so: U only delays it.
+// The rate at which applying P shrinks or stretches a state in the long run, by some steps of the power
+// method. That of [[M, 0], [U, M]] is M's.
 double growth_rate(Run& run, Workspace& workspace, Square form, const double* P) {
   constexpr int settling = 6, measured = 4;
   const Index h = form.tangent ? form.size / 2 : form.size;
   if (form.tangent) P += h * form.size + h;
   auto* v = workspace.take<double>(h);
   auto* next = workspace.take<double>(h);
-  // Any start will do that is orthogonal to no mode: numbers without a pattern, the same every time.
+  // The start must be orthogonal to no mode: random numbers, the same every time.
   std::uint32_t state = 1;
   for (Index i = 0; i < h; ++i)
     v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
@@ -170,53 +165,50 @@ double growth_rate(Run& run, Workspace& workspace, Square form, const double* P)
   return std::pow(rate, 1.0 / measured);
 }
 
-// The plain powers tell whether exact ones are worth their price.
-std::vector<Step> steps_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
-                                  bool exact) {
-  std::vector<Step> result = steps_to(run, workspace, form, W, n, false);
-  if (exact && result.size() > 1 &&
-      growth_rate(run, workspace, form, result.back().power.high) > forgetting_rate)
-    result = steps_to(run, workspace, form, W, result.back().n, true);
+// Exact powers are three times as expensive: they are built where the last plain one does not forget errors.
+std::vector<Power> powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                                    bool exact) {
+  std::vector<Power> result = powers_to(run, workspace, form, W, n, false);
+  if (exact && result.size() > 1 && growth_rate(run, workspace, form, result.back().matrix) > forgetting_rate)
+    result = powers_to(run, workspace, form, W, result.back().n, true);
   return result;
 }
 
-// Whether nothing cancels in the powers: of matrices of orthogonal columns the ratio is sqrt(h).
-bool well_conditioned(Index h, const std::vector<Step>& steps) {
+// Whether nothing cancels in the products: ||A|| ||B|| / ||A B|| is sqrt(h) for orthogonal columns.
+bool well_conditioned(Index h, const std::vector<Power>& powers) {
   const double most = largest_cancellation * std::sqrt(static_cast<double>(h));
-  for (std::size_t i = 0; i + 1 < steps.size(); ++i) {
-    const bool doubled = steps[i + 1].n == 2 * steps[i].n;
-    const double norm = frobenius(h * h, steps[i].power.high);
-    const double other = doubled ? norm : frobenius(h * h, steps.front().power.high);
-    if (!(norm * other <= most * frobenius(h * h, steps[i + 1].power.high))) return false;
+  for (std::size_t i = 0; i + 1 < powers.size(); ++i) {
+    const bool doubled = powers[i + 1].n == 2 * powers[i].n;
+    const double norm = frobenius(h * h, powers[i].matrix);
+    const double other = doubled ? norm : frobenius(h * h, powers.front().matrix);
+    if (!(norm * other <= most * frobenius(h * h, powers[i + 1].matrix))) return false;
   }
   return true;
 }
 
 }  // namespace
 
-Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
-  const std::vector<Step> steps = steps_as_needed(run, workspace, form, W, n, exact);
-  Ladder result;
-  for (const Step& step : steps) result.rungs.push_back({step.n, step.power.high, step.power.low});
+PowerChain build_powers(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
+  PowerChain result{powers_as_needed(run, workspace, form, W, n, exact)};
   if (!exact)
-    result.forgetting = growth_rate(run, workspace, form, steps.back().power.high) <= forgetting_rate &&
-                        well_conditioned(form.size, steps);
+    result.forgetting = growth_rate(run, workspace, form, result.powers.back().matrix) <= forgetting_rate &&
+                        well_conditioned(form.size, result.powers);
   return result;
 }
 
 const double* Squarings::operator[](int k) {
   for (int next = static_cast<int>(squares_.size()); next <= k; ++next) {
-    const Sum P{squares_.back().power, squares_.back().low};
+    const Sum P{squares_.back().matrix, squares_.back().low};
     const Sum square = next <= exact_ ? multiply_exact(run_, workspace_, {h_}, P, P)
                                       : multiply_plain(run_, workspace_, {h_}, P, P);
     squares_.push_back({Index{1} << next, square.high, square.low});
   }
-  return squares_[static_cast<std::size_t>(k)].power;
+  return squares_[static_cast<std::size_t>(k)].matrix;
 }
 
-const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
-  const std::vector<Step> steps = steps_as_needed(run, workspace, {h}, W, n, exact);
-  return steps.back().n == n ? steps.back().power.high : nullptr;
+const double* power_of(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
+  const std::vector<Power> powers = powers_as_needed(run, workspace, {h}, W, n, exact);
+  return powers.back().n == n ? powers.back().matrix : nullptr;
 }
 
 }  // namespace rnnbptt

@@ -14,39 +14,37 @@
 
 namespace rnnbptt {
 
-// A square matrix to be multiplied: any, or that of a model of states and tangents, [[M, 0], [U, M]], whose
-// products have that form again.
+// The form of square matrices: any, or that of models of states and tangents, [[M, 0], [U, M]], which
+// products preserve.
 struct Square {
   Index size = 0;
   bool tangent = false;
 };
 
-struct Rung {
+struct Power {
   Index n = 1;
-  const double* power = nullptr;  // W^n, (h, h)
-  const double* low = nullptr;    // what rounding took off it where it is exact, else null
+  const double* matrix = nullptr;  // W^n, (h, h)
+  const double* low = nullptr;     // what rounding took off it where it is exact, else null
 };
 
 // The powers on the way from W to W^n: after W^k comes W^2k, or W^(k+1) where a binary digit of n is left to
 // be added.
-struct Ladder {
-  std::vector<Rung> rungs;
-  // Whether the last power forgets errors as fast as they come and nothing cancelled on the way, so that
-  // float32 models may carry it, and states between its applications, in float32. Only for powers that are
-  // not exact.
+struct PowerChain {
+  std::vector<Power> powers;
+  // Whether the last power forgets errors as fast as they come and nothing cancelled on the way: then float32
+  // models may have it, and the states between its applications, in float32. False for exact powers.
   bool forgetting = false;
 };
 
-// Climbs to W^n; ends early, before the first power so large that carrying it costs accuracy, or that
-// overflows. `exact` asks for powers right to the last bit where they do not decay by themselves.
-Ladder climb(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
+// Ends before W^n where a power is so large that carrying it costs accuracy, or overflows. `exact` asks for
+// powers right to the last bit where they do not decay by themselves.
+PowerChain build_powers(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
 
 // W^(2^k) for k = 0, 1, ..., squared when asked for, whatever their norms.
 class Squarings {
  public:
-  // `known` are the first of them, W at least. Those up to `exact` that are not known will be right to the
-  // last bit.
-  Squarings(Run& run, Workspace& workspace, Index h, std::vector<Rung> known, int exact)
+  // `known` are the first of them, W at least. Others up to the one of k = `exact` are right to the last bit.
+  Squarings(Run& run, Workspace& workspace, Index h, std::vector<Power> known, int exact)
       : run_(run), workspace_(workspace), h_(h), exact_(exact), squares_(std::move(known)) {}
 
   const double* operator[](int k);
@@ -56,13 +54,13 @@ class Squarings {
   Workspace& workspace_;
   const Index h_;
   const int exact_;
-  std::vector<Rung> squares_;
+  std::vector<Power> squares_;
 };
 
 // sqrt(sum of squares) of n numbers.
 double frobenius(Index n, const double* A);
 
-// W^n for n >= 1, or null where the squares on the way end early.
-const double* power(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);
+// W^n for n >= 1, or null where build_powers() ends before it.
+const double* power_of(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);
 
 }  // namespace rnnbptt

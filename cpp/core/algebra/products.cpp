@@ -60,14 +60,14 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
   const Index panel = kernels::table().of<Scalar>().panel_columns;
   const Index whole = n / panel * panel;
   if (apart && whole > 0 && whole < n && rows > 0) {
-    // A last panel that is not full may be read as a full one, beside another; alone it is read in vectors.
+    // Beside others, a last panel that is not full may be read as a full one; alone it is read in vectors.
     add_outer(rows - 1, A, a_row, m, B, b_row, n, C, c_row);
     const Scalar *a = A + (rows - 1) * a_row, *b = B + (rows - 1) * b_row;
     add_outer(1, a, a_row, m, b, b_row, whole, C, c_row);
     return add_outer(1, a, a_row, m, b + whole, b_row, n - whole, C + whole, c_row);
   }
-  // Short blocks keep a strip of A and B in the first cache, and the rounding error that of a blocked sum.
-  constexpr Index block = 128;
+  // Strips of A and B stay in the first cache, and a sum of their sums rounds less than one long sum.
+  constexpr Index strip = 128;
   const auto& kernel = kernels::table().of<Scalar>();
   kernels::Product<Scalar> p;
   p.rows = m;
@@ -77,8 +77,8 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
   p.b_panel = kernel.panel_columns;
   p.c = {C, c_row, nullptr};
   p.init = {C, c_row, nullptr};
-  for (Index from = 0; from < rows; from += block) {
-    p.depth = std::min(block, rows - from);
+  for (Index from = 0; from < rows; from += strip) {
+    p.depth = std::min(strip, rows - from);
     p.a = {A + from * a_row, 1, nullptr};
     p.b = B + from * b_row;
     kernel.product(p);
@@ -87,8 +87,7 @@ void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* 
 
 namespace {
 
-// C = init + A B without ceremony: below this many multiply-adds, entering a kernel costs more than the
-// product.
+// Multiply-adds up to which plain loops cost less than entering a kernel.
 constexpr Index tiny = 160;
 
 template <typename Real>
@@ -138,12 +137,14 @@ void multiply_strided(Run& run, Workspace& workspace, MatrixView<const Real> A, 
     p.c = {C + from * c_row, c_row, nullptr};
     kernel.product(p);
   };
-  // Two tasks a thread even out; a multiple of 8 rows changes no bit.
+  // Two tasks for each thread even out delays; a multiple of 8 rows changes no bit.
   const Index tasks = run.threads == 1 ? (A.rows + 511) / 512 : 2 * run.threads;
-  const Index block = ((A.rows + tasks - 1) / tasks + 7) / 8 * 8;
-  const double work = static_cast<double>(std::min(block, A.rows) * A.columns) * static_cast<double>(n);
-  parallel(run, (A.rows + block - 1) / block, work,
-           [&](Index i, int) { rows_of(i * block, std::min(block, A.rows - i * block)); });
+  const Index rows_per_task = ((A.rows + tasks - 1) / tasks + 7) / 8 * 8;
+  const double work =
+      static_cast<double>(std::min(rows_per_task, A.rows) * A.columns) * static_cast<double>(n);
+  parallel(run, (A.rows + rows_per_task - 1) / rows_per_task, work, [&](Index i, int) {
+    rows_of(i * rows_per_task, std::min(rows_per_task, A.rows - i * rows_per_task));
+  });
   workspace.release_to(mark);
 }
 

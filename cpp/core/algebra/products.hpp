@@ -27,8 +27,8 @@ void multiply(Index rows, kernels::Rows<const Scalar*> A, const Packed<Scalar>& 
               kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C);
 
 // C += A^T B, a sum over `rows` rows: A is (rows, m), B is (rows, n), C is (m, n). B must lie in a workspace:
-// kernels read whole vectors, and whole panels beside others, also behind the last row. Not so with `apart`,
-// for rows that others write to meanwhile.
+// kernels read whole vectors, and whole panels beside others, also behind the last row. With `apart` they
+// read nothing there: another thread may be writing to it.
 template <typename Scalar>
 void add_outer(Index rows, const Scalar* A, Index a_row, Index m, const Scalar* B, Index b_row, Index n,
                Scalar* C, Index c_row, bool apart = false);

@@ -1,4 +1,4 @@
-// The rate of the panel product on hot data: what benchmarks hold results against.
+// The rate of products of data in the caches: the limit that benchmarks compare with.
 #pragma once
 
 #include "core/runtime/threads.hpp"

@@ -17,7 +17,8 @@ Index steps_per_checkpoint(Index lanes, Index h) {
   return std::max<Index>(1, static_cast<Index>(work_per_checkpoint / step));
 }
 
-// Longest lanes first: calls visit(active, from, to) for ranges of steps on which the same lanes are active.
+// Calls visit(active, from, to) for ranges of steps on which the same lanes are active: the first `active`,
+// since the longest come first.
 template <typename Visit>
 void for_active(const Lane* lanes, Index count, Index from, const Visit& visit) {
   while (count > 0) {
@@ -85,8 +86,8 @@ void run_all(Run& run, const ScanProblem<Scalar>& p, const std::vector<Lane>& la
   });
 }
 
-// The last states of `count` lanes of `steps` steps each that start from zero; the lanes themselves stay as
-// they are.
+// The last states of `count` lanes of `steps` steps each that start from zero. The rows of the lanes are not
+// changed.
 template <typename Scalar>
 void last_states(Run& run, int worker, const ScanProblem<Scalar>& p, const Lane* lanes, Index count,
                  Index steps, Scalar* result, Scalar* spare) {
@@ -184,7 +185,7 @@ Packed<double> jump_of(Run& run, Workspace& workspace, MatrixView<const Scalar> 
   auto* wide = workspace.take<double>(h * h);
   for (Index i = 0; i < h; ++i)
     for (Index j = 0; j < h; ++j) wide[i * h + j] = static_cast<double>(M.data[i * M.row + j * M.column]);
-  const double* jump = power(run, workspace, h, wide, piece, sizeof(Scalar) == sizeof(double));
+  const double* jump = power_of(run, workspace, h, wide, piece, sizeof(Scalar) == sizeof(double));
   if (jump == nullptr) return {};
   return pack<double>(workspace, MatrixView<const double>{jump, h, h, h});
 }

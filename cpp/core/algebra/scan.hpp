@@ -30,16 +30,17 @@ struct ScanProblem {
   Packed<double> jump;
 };
 
-// M^piece for a scan; without data where it would be too large to be of use: then there must be no pieces.
+// M^piece for a scan; without data where the power is too large: then `piece` must be 0.
 template <typename Scalar>
 Packed<double> jump_of(Run& run, Workspace& workspace, MatrixView<const Scalar> M, Index piece);
 
 template <typename Scalar>
 void scan(Run& run, Workspace& workspace, const ScanProblem<Scalar>& problem);
 
-// The same without pieces, as tasks that may run beside others: so many lanes make one (no bit of the result
-// depends on it), and this runs the lanes [from, to).
+// Lanes of one task. No bit of a result depends on it.
 Index lanes_per_task(Index lanes, int threads);
+
+// Scans the lanes [from, to) without pieces: one task of a stage.
 template <typename Scalar>
 void scan_lanes(Run& run, int worker, const ScanProblem<Scalar>& problem, Index from, Index to);
 

@@ -17,8 +17,8 @@ void copy_padded(SequenceView<const double> from, Index b, Index T, Index size, 
 
 }  // namespace
 
-// Time is cut into blocks of n steps. With A_c the steps a_{cn} .. a_{cn+n-1} side by side, and B_c the steps
-// b_{cn-count+1} .. b_{cn+n-1}, a row that overlaps with its neighbours, the sum over the blocks
+// Time is cut into sections of n steps. With A_c the steps a_{cn} .. a_{cn+n-1} side by side, and B_c the
+// steps b_{cn-count+1} .. b_{cn+n-1}, a row that overlaps with its neighbours, the sum over the sections
 //
 //     C = sum_c A_c^T B_c,        C(j, l) = sum_c a_{cn+j} b_{cn-count+1+l}^T,
 //
@@ -26,33 +26,33 @@ void copy_padded(SequenceView<const double> from, Index b, Index T, Index size, 
 void correlate(Run& run, Workspace& workspace, Index T, Index B, Index q, Index m, Index count,
                SequenceView<const double> a, SequenceView<const double> b, double* R) {
   workspace.reset();
-  // Enough rows of C for every number that is fetched to be used often; few of its entries are not wanted.
+  // Rows of C: so many that a number that is fetched is used often, so few that most entries of C are wanted.
   constexpr Index rows_wanted = 32;
   const Index n = std::clamp<Index>(rows_wanted / q, 1, T);
-  const Index blocks = (T + n - 1) / n, wide = count - 1 + n;
+  const Index sections = (T + n - 1) / n, wide = count - 1 + n;
   const Index rows = n * q, columns = wide * m;
-  auto* left = workspace.take<double>(B * blocks * rows);
-  auto* right = workspace.take<double>(B * (count - 1 + blocks * n) * m);
-  const Index left_size = blocks * rows, right_size = (count - 1 + blocks * n) * m;
+  auto* left = workspace.take<double>(B * sections * rows);
+  auto* right = workspace.take<double>(B * (count - 1 + sections * n) * m);
+  const Index left_size = sections * rows, right_size = (count - 1 + sections * n) * m;
   for (Index s = 0; s < B; ++s) {
-    copy_padded(a, s, T, q, 0, blocks * n, left + s * left_size);
-    copy_padded(b, s, T, m, count - 1, count - 1 + blocks * n, right + s * right_size);
+    copy_padded(a, s, T, q, 0, sections * n, left + s * left_size);
+    copy_padded(b, s, T, m, count - 1, count - 1 + sections * n, right + s * right_size);
   }
   auto* C = workspace.take<double>(rows * columns);
   // Tasks take columns of C that stay in the second cache, whole panels each.
   const Index panel = kernels::table().of<double>().panel_columns;
   const Index width = std::clamp<Index>((Index{1} << 14) / rows / panel, 1, 16) * panel;
-  const double work = static_cast<double>(B * blocks * rows) * static_cast<double>(width);
+  const double work = static_cast<double>(B * sections * rows) * static_cast<double>(width);
   parallel(run, (columns + width - 1) / width, work, [&](Index task, int worker) {
     const Index first = task * width, taken = std::min(width, columns - first);
     for (Index i = 0; i < rows; ++i) std::fill(C + i * columns + first, C + i * columns + first + taken, 0.0);
     // Where even the last of these columns still lies before the first step, B_c is zero.
     const Index last = (first + taken - 1) / m;
-    const Index zeros = std::min(blocks, std::max<Index>(count - 1 - last, 0) / n);
+    const Index zeros = std::min(sections, std::max<Index>(count - 1 - last, 0) / n);
     constexpr Index at_once = 1024;
     for (Index s = 0; s < B; ++s)
-      for (Index c = zeros; c < blocks; c += at_once) {
-        const Index some = std::min(at_once, blocks - c);
+      for (Index c = zeros; c < sections; c += at_once) {
+        const Index some = std::min(at_once, sections - c);
         run.checkpoint(worker, static_cast<double>(some * rows * taken));
         add_outer<double>(some, left + s * left_size + c * rows, rows, rows,
                           right + s * right_size + c * n * m + first, n * m, taken, C + first, columns);

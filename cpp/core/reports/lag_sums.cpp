@@ -9,7 +9,7 @@ namespace rnnbptt {
 namespace {
 
 double dot(Index size, const double* a, const double* b) {
-  // Several sums at a time: one alone would wait for itself.
+  // Several sums, so that none waits for another.
   constexpr Index width = 8;
   double sums[width] = {};
   Index i = 0;
@@ -63,24 +63,24 @@ void gram(Index q, Index size, const double* A, double* turned, double* C) {
 void outer_sum(Run& run, Workspace& workspace, Index rows, const double* A, Index m, const double* B, Index n,
                double* C) {
   workspace.reset();
-  // Pieces by the sizes alone; whole blocks of add_outer each.
-  const Index piece = std::clamp<Index>((rows / 8 + 127) / 128 * 128, 256, 4096);
-  const Index pieces = (rows + piece - 1) / piece;
-  auto* parts = workspace.take<double>(pieces * m * n);
+  // Decided by sizes alone, so that threads change no bit; whole strips of add_outer.
+  const Index per_task = std::clamp<Index>((rows / 8 + 127) / 128 * 128, 256, 4096);
+  const Index tasks = (rows + per_task - 1) / per_task;
+  auto* parts = workspace.take<double>(tasks * m * n);
   // Kernels read behind the ends of rows: the last ones have to lie in the workspace.
   const Index last = std::min<Index>(rows, 8), others = rows - last;
   auto* copied = workspace.take<double>(last * n);
   std::copy(B + others * n, B + rows * n, copied);
-  const double work = static_cast<double>(std::min(piece, rows) * m) * static_cast<double>(n);
-  parallel(run, pieces, work, [&](Index i, int) {
-    const Index first = i * piece, stop = std::min(first + piece, others);
+  const double work = static_cast<double>(std::min(per_task, rows) * m) * static_cast<double>(n);
+  parallel(run, tasks, work, [&](Index i, int) {
+    const Index first = i * per_task, stop = std::min(first + per_task, others);
     double* part = parts + i * m * n;
     std::fill(part, part + m * n, 0.0);
     if (first < stop) add_outer<double>(stop - first, A + first * m, m, m, B + first * n, n, n, part, n);
-    if (i == pieces - 1) add_outer<double>(last, A + others * m, m, m, copied, n, n, part, n);
+    if (i == tasks - 1) add_outer<double>(last, A + others * m, m, m, copied, n, n, part, n);
   });
   std::copy(parts, parts + m * n, C);
-  for (Index i = 1; i < pieces; ++i)
+  for (Index i = 1; i < tasks; ++i)
     for (Index j = 0; j < m * n; ++j) C[j] += parts[i * m * n + j];
 }
 
@@ -89,12 +89,12 @@ void inner_products(Run& run, Workspace& workspace, Index K, Index q, Index h, I
   workspace.reset();
   const auto packed = pack<double>(workspace, MatrixView<const double>{G, h, w, w});
   // Rows enough for a kernel to be fast, and few enough for their products to stay in the second cache.
-  const Index block = std::max<Index>(1, 64 / q);
-  auto* rows = workspace.take<double>(run.threads * block * q * w);
-  const double work = static_cast<double>(block * q * h) * static_cast<double>(w);
-  parallel(run, (K + block - 1) / block, work, [&](Index task, int worker) {
-    const Index first = task * block, count = std::min(block, K - first);
-    double* own = rows + worker * block * q * w;
+  const Index per_task = std::max<Index>(1, 64 / q);
+  auto* rows = workspace.take<double>(run.threads * per_task * q * w);
+  const double work = static_cast<double>(per_task * q * h) * static_cast<double>(w);
+  parallel(run, (K + per_task - 1) / per_task, work, [&](Index task, int worker) {
+    const Index first = task * per_task, count = std::min(per_task, K - first);
+    double* own = rows + worker * per_task * q * w;
     multiply<double>(count * q, {P + first * q * h, h, nullptr}, packed, {}, {own, w, nullptr});
     for (Index k = 0; k < count; ++k) inner[first + k] = dot(q * w, own + k * q * w, Z + (first + k) * q * w);
   });
@@ -105,11 +105,11 @@ void gram_products(Run& run, Workspace& workspace, Index K, Index q, Index h, In
   workspace.reset();
   const Index turned = turned_size(q, std::max(h, w)), size = 2 * q * q + turned;
   auto* memory = workspace.take<double>(run.threads * size);
-  const Index block = std::max<Index>(1, (Index{1} << 17) / (q * q * (h + w)));
-  const double work = static_cast<double>(block * q * q) * static_cast<double>(h + w);
-  parallel(run, (K + block - 1) / block, work, [&](Index task, int worker) {
+  const Index per_task = std::max<Index>(1, (Index{1} << 17) / (q * q * (h + w)));
+  const double work = static_cast<double>(per_task * q * q) * static_cast<double>(h + w);
+  parallel(run, (K + per_task - 1) / per_task, work, [&](Index task, int worker) {
     double *left = memory + worker * size, *right = left + q * q, *own = right + q * q;
-    for (Index k = task * block; k < std::min(K, (task + 1) * block); ++k) {
+    for (Index k = task * per_task; k < std::min(K, (task + 1) * per_task); ++k) {
       gram(q, h, P + k * q * h, own, left);
       if (Z != nullptr) gram(q, w, Z + k * q * w, own, right);
       const double* other = Z != nullptr ? right : B;

@@ -9,7 +9,7 @@ namespace rnnbptt {
 
 RowSizes row_sizes(Index rows, Index width, Index lanes, const double* data, int bits) {
   const double low = std::ldexp(1.0, -bits), high = std::ldexp(1.0, bits);
-  // Entry by entry, which is quick: most often none is small.
+  // All entries at once, which is quick: most often none is small.
   const auto* sizes = kernels::table().sizes;
   const kernels::Extent all = sizes->extent(rows * width, data);
   if (!(all.high < high)) return {false, false, false};

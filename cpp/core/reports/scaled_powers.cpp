@@ -10,9 +10,9 @@ namespace {
 
 // Digits to begin with; enough for powers without a transient to speak of.
 constexpr int first_digits = 4;
-// Bits a number may have: what 2^-bits leaves room for in the range of float64.
+// Most bits of a number: 2^-bits must be in the range of float64.
 constexpr int most_bits = 900;
-// Powers below W^(2^low_bits) are kept: all but one in 2^low_bits of successive powers is then one product.
+// Powers below W^(2^low_bits) are kept: all but one in 2^low_bits successive powers then take one product.
 constexpr int low_bits = 4;
 
 // A matrix as a number in base 2^b whose digits are matrices of integers, the leading one first:
@@ -31,7 +31,7 @@ struct Number {
   double error = 0;      // not below the Frobenius norm of what the digits lack
 };
 
-// Combines f(entry) of n entries, eight side by side, not one waiting for the other.
+// Combines f(entry) of n entries, in eight results of which none waits for another.
 template <typename Function, typename Combine>
 double reduce(Index n, const double* A, Function f, Combine combine) {
   double results[8] = {};
@@ -98,7 +98,7 @@ class Arithmetic {
     return result;
   }
 
-  // A B, in memory of its own until it is given back.
+  // A B. Its memory may be used again after give_back().
   Number multiply(const Number& A, const Number& B) {
     Number result = blank();
     // Digit s of the product, before carries, is [A_s | ... | A_0] [B_0; ...; B_s].
@@ -127,8 +127,7 @@ class Arithmetic {
     return result;
   }
 
-  // Half a product, for a result that no other is computed from: A B in float64. The norm and the bound of
-  // the error are those of the result.
+  // A B in float64 alone, for a result that no other is computed from; without digits and `norm`.
   Number multiply_rounded(const Number& A, const Number& B) {
     Number result;
     result.rounded = product_;
@@ -305,7 +304,7 @@ class Powers {
   std::vector<Prefix> prefixes_;
 };
 
-// Bits that the result lacks to be right to `bits`, relative to its Frobenius norm over h.
+// Bits that the result lacks: its error is to be below 2^-bits / h of its Frobenius norm.
 double bits_short(Index h, int bits, const Number& result) {
   if (result.error == 0) return 0;
   const double sure = result.frobenius - result.error;

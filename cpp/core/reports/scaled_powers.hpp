@@ -1,4 +1,4 @@
-// Powers of a matrix to look at, however large, small or far below the powers on the way.
+// Powers of a matrix as results, however large, small or far below the powers on the way to them.
 //
 // Squaring amplifies rounding errors by ||W^k||^2 / ||W^2k||. For a matrix whose powers first grow by many
 // orders of magnitude and then decay no fixed precision is enough. So powers are numbers with as many digits

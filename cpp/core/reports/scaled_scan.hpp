@@ -17,9 +17,9 @@ struct ScaledRows {
 };
 
 // s_i = M s_{i-1} + v_{i-1} for i = 1..steps, or s_i = M s_{i+1} + v_i for i = steps-1..0 with `reverse`,
-// where M is a matrix (h, h) times 2^exponent: v is (steps, B, h), s is (steps + 1, B, h) and
-// holds the start. All rows are and will be normal: with a largest entry in [1/2, 1), or zero with the
-// exponent `zero`.
+// where M is a matrix (h, h) times 2^exponent: v is (steps, B, h), s is (steps + 1, B, h) and holds the
+// start. All rows are normalised: the largest modulus is in [1/2, 1), or the row is zero with the exponent
+// `zero`.
 void scaled_scan(Run& run, Workspace& workspace, Index steps, Index B, Index h, const double* M,
                  std::int64_t exponent, ScaledRows<const double, const std::int64_t> v,
                  ScaledRows<double, std::int64_t> s, std::int64_t zero, bool reverse);

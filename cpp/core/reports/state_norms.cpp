@@ -39,12 +39,12 @@ void log2_state_norms(Run& run, Workspace& workspace, Index lanes, Index steps, 
   }
   const auto matrix = pack<double>(workspace, MatrixView<const double>{joined, h, depth, depth}.transposed());
   // Few enough lanes for their states to stay in the first caches. A multiple of 8 changes no bit.
-  const Index block = std::clamp<Index>((Index{1} << 11) / depth / 8, 1, 16) * 8;
-  const Index tasks = (lanes + block - 1) / block, size = block * depth;
+  const Index per_task = std::clamp<Index>((Index{1} << 11) / depth / 8, 1, 16) * 8;
+  const Index tasks = (lanes + per_task - 1) / per_task, size = per_task * depth;
   auto* memory = workspace.take<double>(run.threads * 2 * size);
-  const double step_work = static_cast<double>(block * h) * static_cast<double>(depth);
+  const double step_work = static_cast<double>(per_task * h) * static_cast<double>(depth);
   parallel(run, tasks, step_work * static_cast<double>(steps), [&](Index task, int worker) {
-    const Index first = task * block, count = std::min(block, lanes - first);
+    const Index first = task * per_task, count = std::min(per_task, lanes - first);
     double *s = memory + worker * 2 * size, *next = s + size;
     for (Index i = 0; i < count; ++i)
       std::copy(start + (first + i) * h, start + (first + i + 1) * h, s + i * depth);

@@ -1,4 +1,4 @@
-// Lengths of the states of a recurrence, without the states.
+// Norms of the states of a recurrence, without the states.
 #pragma once
 
 #include "core/runtime/threads.hpp"

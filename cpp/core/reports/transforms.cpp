@@ -1,4 +1,4 @@
-// Correlations by Fourier transforms of blocks of time.
+// Correlations by Fourier transforms of sections of time.
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -62,10 +62,10 @@ void multiply_spectra(Index q, Index m, Index length, const double* spectra, dou
 
 }  // namespace
 
-// Time is cut into blocks of s = length - count + 1 steps. For one block of b, steps c s .. c s + s - 1 and
-// zeros, and the steps c s .. c s + length - 1 of a, the inverse transform of the product of the one
-// transform and the conjugate of the other is their correlation for all lags below count. Two blocks make one
-// sequence of complex numbers: the real part of its correlation is the sum of theirs. Transforms of such
+// Time is cut into sections of s = length - count + 1 steps. For one section of b, steps c s .. c s + s - 1
+// and zeros, and the steps c s .. c s + length - 1 of a, the inverse transform of the product of the one
+// transform and the conjugate of the other is their correlation for all lags below count. Two sections make
+// one sequence of complex numbers: the real part of its correlation is the sum of theirs. Transforms of such
 // pairs run side by side in lanes; products are summed over the pairs, frequency by frequency:
 //
 //     P(f) = sum_n A_n(f) C_n(f)^H,        [re P | im P] = sum_n [re A_n | im A_n] [  re C_n^T  -im C_n^T ]
@@ -75,28 +75,28 @@ void correlate_by_transforms(Run& run, Workspace& workspace, Index T, Index B, I
                              double* R) {
   workspace.reset();
   const auto& table = kernels::table();
-  const Index step = length - count + 1, per_sequence = (T + step - 1) / step, blocks = B * per_sequence;
+  const Index step = length - count + 1, per_sequence = (T + step - 1) / step, sections = B * per_sequence;
   const double* roots = roots_of_unity(workspace, length);
   auto* spectra = workspace.take<double>((q + m) * length * number);
   auto* products = workspace.take<double>(length * q * 2 * m);
   const Index panel = table.of<double>().panel_columns, packed = (2 * m + panel - 1) / panel * panel * number;
   auto* scratch = workspace.take<double>(run.threads * std::max(packed, length * number));
 
-  // Series of a block pair: `from` on, up to `used` steps of them.
+  // Series of a pair of sections: `from` on, up to `used` steps of them.
   const auto gather = [&](SequenceView<const double> rows, Index i, Index group, Index used, double* x) {
     std::fill(x, x + length * number, 0.0);
     constexpr Index strip = 64;  // what is written stays in the first cache
     for (Index n = 0; n < used; n += strip)
       for (Index l = 0; l < number; ++l) {
-        const Index block = (group * lanes + l % lanes) * 2 + l / lanes;
-        if (block >= blocks) continue;
-        const Index sequence = block / per_sequence, first = block % per_sequence * step;
+        const Index section = (group * lanes + l % lanes) * 2 + l / lanes;
+        if (section >= sections) continue;
+        const Index sequence = section / per_sequence, first = section % per_sequence * step;
         const Index stop = std::min({n + strip, used, T - first});
         for (Index t = n; t < stop; ++t) x[t * number + l] = rows.at(first + t, sequence)[i];
       }
   };
   const double transform_work = static_cast<double>(length * number) * std::log2(static_cast<double>(length));
-  const Index groups = (blocks + number - 1) / number;
+  const Index groups = (sections + number - 1) / number;
   for (Index group = 0; group < groups; ++group) {
     parallel(run, q + m, transform_work, [&](Index i, int) {
       double* x = spectra + i * length * number;

@@ -65,7 +65,7 @@ struct Job {
     }
   }
 
-  // On the calling thread, between other things.
+  // Looks for Ctrl-C; called by the calling thread while it waits.
   void listen() noexcept {
     try {
       constexpr double enough_to_look = 1e9;
@@ -85,13 +85,13 @@ struct Job {
 
 }  // namespace
 
-// Workers that sleep between jobs. One job at a time; whoever finds the pool busy works alone.
+// Workers that sleep between jobs. One job at a time; a call that finds the pool busy works alone.
 class Pool {
  public:
-  // Starts workers as jobs ask for them.
+  // Starts workers when jobs ask for them.
   Pool() = default;
 
-  // Has those that call serve(), and no others.
+  // Starts none: `lent` threads are to call serve().
   explicit Pool(int lent) : grows_(false) {
     for (int i = 0; i < lent; ++i) workers_.push_back(std::make_unique<Worker>());
   }
@@ -127,8 +127,7 @@ class Pool {
       worker.posted.notify_one();
     }
     job.work(0);
-    // Nothing is left to do for workers that have not woken up yet: take their part back rather than wait for
-    // them.
+    // No tasks are left for workers that have not woken up yet: their job is taken back, not waited for.
     for (std::size_t i = 0; i < available; ++i)
       if (workers_[i]->job.exchange(nullptr, std::memory_order_acq_rel) != nullptr)
         job.working.fetch_sub(1, std::memory_order_acq_rel);

@@ -19,7 +19,7 @@ class Pool;
 // in what order.
 void parallel(Run& run, Index tasks, double work, const std::function<void(Index, int)>& task);
 
-// A call of parallel that may run beside others.
+// The tasks of a call of parallel() that may run beside others.
 struct Stage {
   Index tasks = 0;
   double work = 0;
@@ -29,8 +29,8 @@ struct Stage {
 // Runs stages side by side; their tasks must not depend on one another.
 void parallel(Run& run, std::initializer_list<Stage> stages);
 
-// Threads of somebody else that work for a call, in place of this library's own. They spin and sleep between
-// the phases of the call as those do.
+// Threads of another library that work for a call, in place of this library's own. They spin and sleep
+// between its phases as those do.
 class LentThreads {
  public:
   explicit LentThreads(int count);
@@ -38,10 +38,11 @@ class LentThreads {
   LentThreads(const LentThreads&) = delete;
   LentThreads& operator=(const LentThreads&) = delete;
 
-  // To be called on each of them, `count` times in all; returns when they are given back. Whoever comes late
-  // is not waited for, and some may never come.
+  // Works for the call until threads are given back. To be called on each of the `count` threads; those that
+  // come late, or never, are not waited for.
   void serve() noexcept;
-  // On the calling thread, between the beginning and the end of the call.
+
+  // Ends serve() on all of them. To be called on the thread of the call.
   void give_back() noexcept;
 
  private:

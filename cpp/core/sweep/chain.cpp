@@ -5,7 +5,7 @@
 namespace rnnbptt {
 namespace {
 
-// Rows of one product where the parts of a tangent model are joined: a multiple of 8.
+// Rows of a strip where the parts of a tangent model are joined: a multiple of 8.
 constexpr Index join_rows = 256;
 
 }  // namespace
@@ -23,8 +23,8 @@ Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar
       B_(problem.shape.B),
       parts_(model.parts),
       part_(model.part),
-      row_(is_wide ? windows.strides().wide : windows.strides().s),
-      narrow_row_(windows.strides().s),
+      stride_(is_wide ? windows.strides().wide : windows.strides().s),
+      narrow_stride_(windows.strides().s),
       length_(windows.length()) {
   const Index most_rows = windows.most_rows();
   Index most_lanes = B_;
@@ -43,7 +43,7 @@ Chain<Scalar, State>::Chain(Run& run, Workspace& workspace, const Problem<Scalar
 }
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::turn_back() {
+void Chain<Scalar, State>::prepare_backward() {
   flow_ = model_.A;
   MatrixView<const State> flow = model_.A_view;
   if (problem_.flow != 1) {
@@ -71,16 +71,16 @@ void Chain<Scalar, State>::begin_states(Rows& rows) {
   stretches_.clear();
   for (const Segment& segment : rows.window.segments)
     stretches_.push_back({segment.first_row, segment.steps});
-  begin(rows, true);
+  begin_scans(rows, true);
   for (std::size_t i = 0; i < rows.window.segments.size(); ++i) {
     const Segment& segment = rows.window.segments[i];
     const State* start = window_starts_ + (rows.number * B_ + segment.sequence) * h_;
-    std::copy(start, start + h_, base_ + segment.first_row * row_);
+    std::copy(start, start + h_, base_ + segment.first_row * stride_);
     set_start(static_cast<Index>(i), start);
   }
 }
 
-// What the next window starts from. A sequence that ends in this window starts no other.
+// A sequence that ends in this window starts no other: what is kept of it is not read.
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::keep_states(const Rows& rows) {
   for (const Segment& segment : rows.window.segments) {
@@ -91,70 +91,72 @@ void Chain<Scalar, State>::keep_states(const Rows& rows) {
 
 template <typename Scalar, typename State>
 const State* Chain<Scalar, State>::state(const Segment& segment, Index j) const {
-  return base_ + (segment.first_row + j) * row_;
+  return base_ + (segment.first_row + j) * stride_;
 }
 
 // --- their gradients
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::begin_adjoint(Rows& rows, const Back& pass) {
+void Chain<Scalar, State>::begin_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass) {
   stretches_.clear();
-  for (const Segment& segment : rows.window.segments) add_stretches(rows, segment, pass.way);
-  if (truncated(pass.way))
+  for (const Segment& segment : rows.window.segments) add_stretches(rows, segment, pass.options);
+  if (truncated(pass.options))
     std::stable_sort(stretches_.begin(), stretches_.end(),
                      [](const Stretch& left, const Stretch& right) { return left.steps > right.steps; });
-  begin(rows, false);
+  begin_scans(rows, false);
   for (std::size_t i = 0; i < stretches_.size(); ++i) {
     const Stretch& stretch = stretches_[i];
-    const Scalar* own = rows.g + stretch.row * narrow_row_;
-    State* start = base_ + stretch.row * row_;
+    const Scalar* own = rows.g + stretch.row * narrow_stride_;
+    State* start = base_ + stretch.row * stride_;
     if constexpr (is_wide) std::copy(own, own + h_, start);
     const auto add = [&](const State* later) {
       for (Index n = 0; n < h_; ++n) start[n] += later[n];
     };
-    if (stretch.ends >= 0) add(pass.carry + stretch.ends * h_);
-    if (stretch.from_cut >= 0 && pass.way.entering != nullptr) add(pass.way.entering + stretch.from_cut * h_);
+    if (stretch.carried >= 0) add(pass.carry + stretch.carried * h_);
+    if (stretch.from_cut >= 0 && pass.options.entering != nullptr)
+      add(pass.options.entering + stretch.from_cut * h_);
     set_start(static_cast<Index>(i), start);
   }
 }
 
-// The stretches of a segment that gradients flow through, the last one first.
+// A segment's stretches between cuts, the last one first.
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment, const Way<State>& way) {
-  Index from = segment.first_row + segment.steps, ends = segment.sequence, from_cut = -1;
-  if (truncated(way))
+void Chain<Scalar, State>::add_stretches(Rows& rows, const Segment& segment,
+                                         const BackwardPass<Scalar, State>& pass) {
+  Index from = segment.first_row + segment.steps, carried = segment.sequence, from_cut = -1;
+  if (truncated(pass))
     for (Index j = segment.steps; j >= 1; --j) {
       const Index t = segment.time + (j - 1) * model_.L;
       if (!problem_.cut(t, segment.sequence)) continue;
       const Index row = segment.first_row + j;
       const Index cut = problem_.block > 0 ? t / problem_.block * B_ + segment.sequence : -1;
-      stretches_.push_back({from, from - row, ends, from_cut, cut});
+      stretches_.push_back({from, from - row, carried, from_cut, cut});
       from = row - 1;
-      ends = -1;
+      carried = -1;
       from_cut = cut;
-      // Outputs of a lifted step read the state before it.
-      Scalar* before = rows.g + from * narrow_row_;
+      // Outputs of a lifted step read the state before it: their part of g lies before the cut.
+      Scalar* before = rows.g + from * narrow_stride_;
       if (!model_.lifted) continue;
-      if (way.past_first != nullptr) std::copy(before, before + h_, way.past_first + cut * h_);
+      if (pass.past_first != nullptr) std::copy(before, before + h_, pass.past_first + cut * h_);
       std::fill(before, before + h_, Scalar{0});
     }
-  stretches_.push_back({from, from - segment.first_row, ends, from_cut, -1});
+  stretches_.push_back({from, from - segment.first_row, carried, from_cut, -1});
 }
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::end_adjoint(Rows& rows, const Back& pass) {
-  if (pass.way.first != nullptr)
+void Chain<Scalar, State>::end_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass) {
+  if (pass.options.first != nullptr)
     for (const Stretch& stretch : stretches_) {
       if (stretch.to_cut < 0) continue;
-      const State* first = base_ + (stretch.row - stretch.steps) * row_;
-      std::copy(first, first + h_, pass.way.first + stretch.to_cut * h_);
+      const State* first = base_ + (stretch.row - stretch.steps) * stride_;
+      std::copy(first, first + h_, pass.options.first + stretch.to_cut * h_);
     }
   for (const Segment& segment : rows.window.segments) {
-    State* first = base_ + segment.first_row * row_;
+    State* first = base_ + segment.first_row * stride_;
     std::copy(first, first + h_, pass.carry + segment.sequence * h_);
-    // Start states take no part in the sums: row r - 1 of a first row is another sequence's.
+    // Start states are left out of the sums over g: row r - 1 of a start state r is another sequence's.
     std::fill(first, first + h_, State{0});
-    Scalar* g = rows.g + segment.first_row * narrow_row_;
+    Scalar* g = rows.g + segment.first_row * narrow_stride_;
     std::fill(g, g + h_, Scalar{0});
   }
 }
@@ -162,27 +164,27 @@ void Chain<Scalar, State>::end_adjoint(Rows& rows, const Back& pass) {
 // --- either, through one window
 
 template <typename Scalar, typename State>
-void Chain<Scalar, State>::begin(Rows& rows, bool forward) {
+void Chain<Scalar, State>::begin_scans(Rows& rows, bool forward) {
   forward_ = forward;
-  chained_ = forward ? rows.s : rows.g;
+  narrow_base_ = forward ? rows.s : rows.g;
   if constexpr (is_wide)
     base_ = rows.wide;
   else
-    base_ = chained_;
+    base_ = narrow_base_;
   const auto lanes = static_cast<Index>(stretches_.size());
   for (Index turn = 0; turn < parts_; ++turn) {
     ScanProblem<State>& scan = scans_[turn];
-    // Tangents follow from states; backwards, gradients of states follow from those of tangents.
+    // States run before their tangents; backwards, gradients of tangents before those of states.
     scan.base = base_ + (forward ? turn : parts_ - 1 - turn) * part_;
     scan.packed = forward ? model_.A_T : flow_;
     scan.size = part_;
-    scan.step = forward ? row_ : -row_;
+    scan.step = forward ? stride_ : -stride_;
     scan.starts = lane_starts_ + turn * lanes * part_;
     scan.jump = forward ? jump_T_ : jump_;
     scan.piece = scan.jump.data != nullptr ? schedule_.piece : 0;
     scan.lanes.clear();
     for (const Stretch& stretch : stretches_)
-      scan.lanes.push_back({stretch.row * row_ + scan.step, stretch.steps});
+      scan.lanes.push_back({stretch.row * stride_ + scan.step, stretch.steps});
   }
 }
 
@@ -201,10 +203,10 @@ void Chain<Scalar, State>::run(Rows& rows, const Stage& beside, const Stage& bes
     widen(rows, 0, lanes);
     scan(run_, workspace_, scans_[0]);
     if (parts_ > 1) {
-      const Index longest = scans_[0].lanes.front().steps, blocks = (longest + join_rows - 1) / join_rows;
+      const Index longest = scans_[0].lanes.front().steps, strips = (longest + join_rows - 1) / join_rows;
       const double work = static_cast<double>(join_rows * part_) * static_cast<double>(part_);
-      parallel(run_, lanes * blocks, work, [this, blocks](Index i, int worker) {
-        join_parts(i / blocks, i % blocks * join_rows, worker);
+      parallel(run_, lanes * strips, work, [this, strips](Index i, int worker) {
+        join_parts(i / strips, i % strips * join_rows, worker);
       });
       scan(run_, workspace_, scans_[1]);
     }
@@ -234,20 +236,21 @@ void Chain<Scalar, State>::run_lanes(Rows& rows, Index task, int worker) {
   narrow(rows, from, to);
 }
 
-// What the part that has run adds to the other, on some steps of a lane: s'_c += U s_{c-1}, or g_{c-1} += U^T
-// g'_c.
+// Adds what the part that has run contributes to the other, on some steps of a lane:
+//
+//   s'_c += U s_{c-1}, or backwards g_{c-1} += U^T g'_c
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::join_parts(Index lane, Index first, int worker) {
   const auto [low, high] = rows_of(lane);
   const Index rows = std::min(join_rows, high - low - first);
   if (rows <= 0) return;
   run_.checkpoint(worker, static_cast<double>(rows * part_) * static_cast<double>(part_));
-  const State* from = scans_[0].base + (low + first + (forward_ ? 0 : 1)) * row_;
-  State* to = scans_[1].base + (low + first + (forward_ ? 1 : 0)) * row_;
-  multiply<State>(rows, {from, row_}, forward_ ? model_.U_T : model_.U, {to, row_}, {to, row_});
+  const State* from = scans_[0].base + (low + first + (forward_ ? 0 : 1)) * stride_;
+  State* to = scans_[1].base + (low + first + (forward_ ? 1 : 0)) * stride_;
+  multiply<State>(rows, {from, stride_}, forward_ ? model_.U_T : model_.U, {to, stride_}, {to, stride_});
 }
 
-// All but the rows that lanes start from.
+// Copies narrow rows to wide ones, all but those that lanes start from.
 template <typename Scalar, typename State>
 void Chain<Scalar, State>::widen(const Rows& rows, Index from_lane, Index to_lane) {
   if constexpr (is_wide)
@@ -255,7 +258,8 @@ void Chain<Scalar, State>::widen(const Rows& rows, Index from_lane, Index to_lan
       const auto [low, high] = rows_of(lane);
       const Index start = forward_ ? 1 : 0;
       for (Index r = low + start; r < high + start; ++r)
-        std::copy(chained_ + r * narrow_row_, chained_ + r * narrow_row_ + h_, rows.wide + r * row_);
+        std::copy(narrow_base_ + r * narrow_stride_, narrow_base_ + r * narrow_stride_ + h_,
+                  rows.wide + r * stride_);
     }
 }
 
@@ -265,8 +269,8 @@ void Chain<Scalar, State>::narrow(const Rows& rows, Index from_lane, Index to_la
     for (Index lane = from_lane; lane < to_lane; ++lane) {
       const auto [low, high] = rows_of(lane);
       for (Index r = low; r <= high; ++r)
-        std::transform(rows.wide + r * row_, rows.wide + r * row_ + h_, chained_ + r * narrow_row_,
-                       [](State v) { return static_cast<Scalar>(v); });
+        std::transform(rows.wide + r * stride_, rows.wide + r * stride_ + h_,
+                       narrow_base_ + r * narrow_stride_, [](State v) { return static_cast<Scalar>(v); });
     }
 }
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/algebra/scan.hpp"
-#include "core/sweep/pass.hpp"
+#include "core/sweep/backward_pass.hpp"
 #include "core/sweep/windows.hpp"
 
 namespace rnnbptt {
@@ -19,48 +19,51 @@ template <typename Scalar, typename State>
 class Chain {
  public:
   using Rows = WindowRows<Scalar, State>;
-  using Back = Pass<Scalar, State>;
 
   Chain(Run& run, Workspace& workspace, const Problem<Scalar>& problem,
         const CoarseModel<Scalar, State>& model, const Windows<Scalar, State>& windows,
         const Schedule& schedule);
 
-  // To be called once, before a backward pass.
-  void turn_back();
+  // Prepares the matrices that gradients are carried back by; called once.
+  void prepare_backward();
 
-  // s_c = A s_{c-1} + v_c from the first coarse step of a window, v_c being what inputs have left in s.
+  // Begins s_c = A s_{c-1} + v_c at the first coarse step of a window, with v_c = Ctrl x_c + bias_s from s.
   void begin_states(Rows& rows);
+
+  // Keeps the states that the next window starts from.
   void keep_states(const Rows& rows);
 
   // A segment's state after coarse step j of the window whose states have just run.
   const State* state(const Segment& segment, Index j) const;
 
-  // g_{c-1} += A^T g_c from the last coarse step to the start state. What arrives there the pass carries on
-  // to the window before.
-  void begin_adjoint(Rows& rows, const Back& pass);
-  void end_adjoint(Rows& rows, const Back& pass);
+  // Begins g_{c-1} += A^T g_c at the last coarse step of a window, with what the pass carries from later
+  // ones.
+  void begin_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass);
 
-  // Runs what was begun, beside other stages.
+  // Has the pass carry g of the start states on to the window before.
+  void end_adjoint(Rows& rows, const RunningPass<Scalar, State>& pass);
+
+  // Runs what was begun, to the other end of the window, beside other stages.
   void run(Rows& rows, const Stage& beside = {}, const Stage& beside_too = {});
 
  private:
   static constexpr bool is_wide = Windows<Scalar, State>::is_wide;
 
-  // Rows that one lane takes, from `row` on in its direction.
+  // Rows of a segment that one lane takes: from `row` on, in the direction of the chain, `steps` steps.
   struct Stretch {
     Index row, steps;
-    Index ends = -1;  // the sequence whose gradients from later windows enter at `row`
-    // The cuts it lies between, as rows of the arrays of a Way, where blocks are cut.
+    Index carried = -1;  // the sequence whose carried gradient enters at `row`, if any
+    // The cuts between blocks that it lies between, as rows of the arrays of a BackwardPass, if any.
     Index from_cut = -1, to_cut = -1;
   };
 
-  bool truncated(const Way<State>& way) const {
-    return (problem_.block > 0 && !way.whole) || problem_.cuts != nullptr;
+  bool truncated(const BackwardPass<Scalar, State>& pass) const {
+    return (problem_.block > 0 && !pass.ignore_cuts) || problem_.cuts != nullptr;
   }
-  void add_stretches(Rows& rows, const Segment& segment, const Way<State>& way);
+  void add_stretches(Rows& rows, const Segment& segment, const BackwardPass<Scalar, State>& pass);
   MatrixView<const State> scaled(MatrixView<const State> A, double factor);
 
-  void begin(Rows& rows, bool forward);
+  void begin_scans(Rows& rows, bool forward);
   void set_start(Index lane, const State* state);
   void run_lanes(Rows& rows, Index task, int worker);
   void join_parts(Index lane, Index first, int worker);
@@ -74,18 +77,18 @@ class Chain {
   const CoarseModel<Scalar, State>& model_;
   const Schedule& schedule_;
   const Index h_, B_;
-  const Index parts_, part_;  // of the states, and scalars of each
-  const Index row_;           // scalars from one row to the next, where the chain runs
-  const Index narrow_row_;    // and in the rows of the problem's scalars
-  const Index length_;        // coarse steps of a window
+  const Index parts_, part_;   // of the states, and scalars of each
+  const Index stride_;         // scalars from one row to the next, where the chain runs
+  const Index narrow_stride_;  // and in the rows of the problem's scalars
+  const Index length_;         // coarse steps of a window
 
   std::vector<Stretch> stretches_;
-  State* base_ = nullptr;  // the rows that the chain runs in
   bool forward_ = true;
-  ScanProblem<State> scans_[2];  // of each part in its turn, a lane for each of stretches_
-  Scalar* chained_ = nullptr;    // the rows that the chain runs through
+  State* base_ = nullptr;          // the rows that the chain runs in: those of `narrow_base_` or a wide copy
+  Scalar* narrow_base_ = nullptr;  // s, or g, of the window
+  ScanProblem<State> scans_[2];    // of the parts, in the order in which they run; a lane for each stretch
   Index lanes_per_task_ = 1;
-  Packed<State> flow_;              // A, times what flows backwards is multiplied by
+  Packed<State> flow_;              // A times Problem::flow
   Packed<double> jump_T_, jump_;    // A^piece, for the chain forwards and backwards
   State* lane_starts_ = nullptr;    // (parts, lanes, part)
   State* window_starts_ = nullptr;  // (windows + 1, B, h)

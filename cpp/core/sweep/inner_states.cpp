@@ -7,7 +7,7 @@ namespace rnnbptt {
 namespace {
 
 // Chunks that are run side by side: their states stay in the first caches.
-constexpr Index most_rows = 64;
+constexpr Index strip_rows = 64;
 
 }  // namespace
 
@@ -27,19 +27,19 @@ InnerStates<Scalar, State>::InnerStates(Workspace& workspace, const Problem<Scal
   const Index d = problem.shape.d;
   W_hh_T_ = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hh, h_, h_, h_}.transposed());
   W_hx_T_ = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, h_, d, d}.transposed());
-  spare_ = workspace.take<Scalar>(splits * 2 * most_rows * h_);
+  spare_ = workspace.take<Scalar>(splits * 2 * strip_rows * h_);
 }
 
 template <typename Scalar, typename State>
 void InnerStates<Scalar, State>::fill(const Rows& rows, Index from, Index to, Index split) {
   if (L_ == 1) return scatter(rows.window, 1, rows.s, stride_.s, h_, from, to, hidden_);
-  Scalar* spare = spare_ + split * 2 * most_rows * h_;
-  for (; from < to; from += most_rows)
-    fill_block(rows, from, std::min(from + most_rows, to), spare, spare + most_rows * h_);
+  Scalar* spare = spare_ + split * 2 * strip_rows * h_;
+  for (; from < to; from += strip_rows)
+    fill_strip(rows, from, std::min(from + strip_rows, to), spare, spare + strip_rows * h_);
 }
 
 template <typename Scalar, typename State>
-void InnerStates<Scalar, State>::fill_block(const Rows& rows, Index from, Index to, Scalar* before,
+void InnerStates<Scalar, State>::fill_strip(const Rows& rows, Index from, Index to, Scalar* before,
                                             Scalar* next) {
   kernels::Rows<const Scalar*> states{rows.s + (from - 1) * stride_.s, stride_.s};
   for (Index i = 0; i < L_; ++i) {

@@ -11,12 +11,12 @@ class InnerStates {
  public:
   using Rows = WindowRows<Scalar, State>;
 
-  // To be written to `hidden`, (T, B, h); at most `splits` parts of a window side by side.
+  // They are written to `hidden`, (T, B, h), by at most `splits` tasks side by side.
   InnerStates(Workspace& workspace, const Problem<Scalar>& problem, const Params<const Scalar>& params,
               const CoarseModel<Scalar, State>& model, const Windows<Scalar, State>& windows, Index splits,
               SequenceView<Scalar> hidden);
 
-  // The states of rows [from, to) of a window with inputs and states, from >= 1.
+  // Writes the states of rows [from, to) of a window that has its inputs and states; from >= 1.
   void fill(const Rows& rows, Index from, Index to, Index split);
 
   SequenceView<Scalar> hidden() const { return hidden_; }
@@ -25,7 +25,7 @@ class InnerStates {
   double work() const { return static_cast<double>(L_ > 1 ? L_ * (h_ + problem_.shape.d) * h_ : h_); }
 
  private:
-  void fill_block(const Rows& rows, Index from, Index to, Scalar* before, Scalar* next);
+  void fill_strip(const Rows& rows, Index from, Index to, Scalar* before, Scalar* next);
 
   const Problem<Scalar>& problem_;
   const Index L_, h_;
@@ -33,7 +33,7 @@ class InnerStates {
   const SequenceView<Scalar> hidden_;
   Packed<Scalar> W_hh_T_, W_hx_T_;
   const Scalar* b_h_;
-  Scalar* spare_ = nullptr;  // (splits, 2, rows of a block, h)
+  Scalar* spare_ = nullptr;  // (splits, 2, rows of a strip, h)
 };
 
 }  // namespace rnnbptt

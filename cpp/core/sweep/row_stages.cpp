@@ -15,7 +15,7 @@ void add_rows(Index rows, const Value* A, Index row, Index n, double* sum) {
     for (Index i = 0; i < n; ++i) sum[i] += static_cast<double>(A[r * row + i]);
 }
 
-// C = init + A B; bands of the same columns need C itself for init.
+// C = init + A B. Where bands share columns, init has to be C.
 template <typename Scalar, typename Bands>
 void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
                     kernels::Rows<const Scalar*> init, kernels::Rows<Scalar*> C) {
@@ -30,12 +30,12 @@ void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
 }  // namespace
 
 template <typename Scalar, typename State>
-void RowStages<Scalar, State>::turn_back(Workspace& workspace) {
+void RowStages<Scalar, State>::prepare_backward(Workspace& workspace) {
   losses_ = workspace.take<double>(splits_);
-  if (problem_.y && problem_.loss != nullptr) targets_ = workspace.take<Scalar>(splits_ * block_ * stride_.o);
+  if (problem_.y && problem_.loss != nullptr) targets_ = workspace.take<Scalar>(splits_ * strip_ * stride_.o);
 }
 
-// A task that is no more than two pointers is held without asking for memory: small calls would feel it.
+// std::function holds a task of up to two pointers without allocating, which small calls would feel.
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::over_splits(const Rows& rows, double work_per_row,
                                             std::function<void(Index, int)> task) const {
@@ -44,12 +44,12 @@ Stage RowStages<Scalar, State>::over_splits(const Rows& rows, double work_per_ro
 
 template <typename Scalar, typename State>
 template <typename Visit>
-void RowStages<Scalar, State>::for_blocks(const Rows& rows, Index split, int worker, double work_per_row,
+void RowStages<Scalar, State>::for_strips(const Rows& rows, Index split, int worker, double work_per_row,
                                           const Visit& visit) {
   const Index end = std::min(rows.window.rows, (split + 1) * rows.split_rows);
-  for (Index from = split * rows.split_rows; from < end; from += block_) {
-    run_.checkpoint(worker, work_per_row * static_cast<double>(block_));
-    visit(from, std::min(end, from + block_));
+  for (Index from = split * rows.split_rows; from < end; from += strip_) {
+    run_.checkpoint(worker, work_per_row * static_cast<double>(strip_));
+    visit(from, std::min(end, from + strip_));
   }
 }
 
@@ -64,7 +64,7 @@ Stage RowStages<Scalar, State>::inputs(Rows& rows) {
 
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::inputs_of(Rows& rows, Index split, int worker) {
-  for_blocks(rows, split, worker, work_of_inputs(), [&](Index from, Index to) {
+  for_strips(rows, split, worker, work_of_inputs(), [&](Index from, Index to) {
     gather_inputs(rows, from, to);
     multiply<Scalar>(to - from, {rows.x + from * stride_.x, stride_.x}, model_.Ctrl_T, {model_.bias_s, 0},
                      {rows.s + from * stride_.s, stride_.s});
@@ -88,8 +88,8 @@ Stage RowStages<Scalar, State>::outputs(Rows& rows, SequenceView<Scalar> o,
                                         InnerStates<Scalar, State>* inner) {
   const double work = work_of_outputs() + (inner != nullptr ? inner->work() : 0);
   return over_splits(rows, work, [this, &rows, o, inner, work](Index split, int worker) {
-    for_blocks(rows, split, worker, work, [&](Index first, Index to) {
-      // Row 0 is a start state: it has no outputs, and nothing before it.
+    for_strips(rows, split, worker, work, [&](Index first, Index to) {
+      // Row 0 is a start state: it has no outputs, and there is no row before it.
       const Index from = std::max<Index>(first, 1);
       if (from == to) return;
       evaluate(rows, from, to);
@@ -103,7 +103,7 @@ template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::losses(Rows& rows) {
   if (model_.lifted) drop_last_states(rows);
   std::fill(losses_, losses_ + splits_, 0.0);
-  const Index unset = model_.lifted ? rows.window.rows - 1 : 0;  // the one row of g that no outputs reach
+  const Index unset = model_.lifted ? rows.window.rows - 1 : 0;  // the row of g that losses_of() does not set
   if (rows.window.rows > 0)
     std::fill(rows.g + unset * stride_.s, rows.g + (unset + 1) * stride_.s, Scalar{0});
   return over_splits(rows, work_of_outputs(),
@@ -112,13 +112,13 @@ Stage RowStages<Scalar, State>::losses(Rows& rows) {
 
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
-  for_blocks(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
+  for_strips(rows, split, worker, work_of_outputs(), [&](Index first, Index to) {
     if (!rows.has_inputs) gather_inputs(rows, first, to);
     const Index from = std::max<Index>(first, 1);
     if (first == 0) std::fill(rows.d, rows.d + stride_.o, Scalar{0});
     if (from == to) return;
     differentiate(rows, from, to, split);
-    if (pass_->way.every > 0) keep_first(rows, from, to);
+    if (pass_->options.every > 0) zero_all_but_first(rows, from, to);
     send_back(rows, from, to, split);
   });
 }
@@ -135,8 +135,9 @@ void RowStages<Scalar, State>::evaluate(Rows& rows, Index from, Index to) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, Index split) {
   const Index L = model_.L, q = problem_.shape.q;
-  if (pass_->way.again) {
-    const SequenceView<const Scalar> later{held_.at(pass_->way.shift, 0), held_.step, held_.sequence};
+  const SequenceView<Scalar>& d_o = pass_->options.d_o;
+  if (pass_->options.reuse_d_o) {
+    const SequenceView<const Scalar> later{d_o.at(pass_->options.shift, 0), d_o.step, d_o.sequence};
     return gather(rows.window, L, later, q, from, to, rows.d, stride_.o);
   }
   if (problem_.loss == nullptr) {
@@ -144,21 +145,21 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, I
   } else {
     evaluate(rows, from, to);
     losses_[split] += loss_rows(problem_, rows.window, L, from, to, rows.d, stride_.o,
-                                targets_ + split * block_ * stride_.o);
+                                targets_ + split * strip_ * stride_.o);
   }
   if (gradients_.o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, gradients_.o);
-  if (held_) scatter(rows.window, L, rows.d, stride_.o, q, from, to, held_);
+  if (d_o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, d_o);
 }
 
-// What steps behind the first ones of a block ask of the states does not count in this pass.
+// d_o is zeroed except in the first `kept` of every `every` steps.
 template <typename Scalar, typename State>
-void RowStages<Scalar, State>::keep_first(Rows& rows, Index from, Index to) {
+void RowStages<Scalar, State>::zero_all_but_first(Rows& rows, Index from, Index to) {
   const Index L = model_.L, q = problem_.shape.q;
   for_rows(rows.window, from, to, [&](const Segment& segment, Index j0, Index j1) {
     for (Index j = std::max<Index>(j0, 1); j < j1; ++j) {
-      const Index t = (segment.time + (j - 1) * L) % pass_->way.every;
+      const Index t = (segment.time + (j - 1) * L) % pass_->options.every;
       Scalar* row = rows.d + (segment.first_row + j) * stride_.o;
-      std::fill(row + std::clamp<Index>(pass_->way.kept - t, 0, L) * q, row + L * q, Scalar{0});
+      std::fill(row + std::clamp<Index>(pass_->options.kept - t, 0, L) * q, row + L * q, Scalar{0});
     }
   });
 }
@@ -170,7 +171,7 @@ void RowStages<Scalar, State>::send_back(Rows& rows, Index from, Index to, Index
   const Scalar* s = rows.s + (from + state_row()) * stride_.s;
   multiply_bands<Scalar>(to - from, {o, stride_.o}, model_.Obs, {},
                          {rows.g + (from + state_row()) * stride_.s, stride_.s});
-  // Inputs of the rows behind may be gathered by another thread at this moment.
+  // Another thread may be writing the inputs of the rows behind these.
   const bool shared = !rows.has_inputs && to < rows.window.rows;
   const CoarseGradients<Scalar> set = pass_->sums(split);
   if (set.Obs != nullptr) add_sum(to - from, o, stride_.o, model_.outputs, s, set.Obs);
@@ -197,9 +198,9 @@ bool RowStages<Scalar, State>::finite(const Rows& rows) const {
   return true;
 }
 
-// Row r - 1 of the first row of a sequence is the last state of another. It takes no part, but may have left
-// the range of the scalars, in padded steps too, and 0 times that must stay 0. A plain model still reads it
-// for outputs.
+// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero; it may be
+// infinite, not least where its chunk goes on behind the end of the sequence. Outputs of a plain model read
+// it first.
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::drop_last_states(Rows& rows) {
   for (const Segment& segment : rows.window.segments) {
@@ -219,27 +220,28 @@ double RowStages<Scalar, State>::work_of_sums() const {
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::sums(Rows& rows) {
   if (!model_.lifted) drop_last_states(rows);
-  if (isolated() && !gradients_.x) return {};
+  if (cut_at_every_chunk() && !gradients_.x) return {};
   return over_splits(rows, work_of_sums(),
                      [this, &rows](Index split, int worker) { sums_of(rows, split, worker); });
 }
 
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
-  for_blocks(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
-    if (!isolated()) add_sums(rows, std::max<Index>(first, 1), to, split);
-    if (gradients_.x && (pass_->way.shift == 0 || later_ != nullptr)) input_gradients(rows, first, to);
+  for_strips(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
+    if (!cut_at_every_chunk()) add_sums(rows, std::max<Index>(first, 1), to, split);
+    if (gradients_.x) input_gradients(rows, first, to);
   });
 }
 
-// Whether gradients are cut before every chunk: then none arrives at the last state of any.
+// Then nothing arrives at the last state of any chunk: g is zero.
 template <typename Scalar, typename State>
-bool RowStages<Scalar, State>::isolated() const {
-  return model_.lifted && problem_.block == model_.L && !pass_->way.whole && pass_->way.entering == nullptr;
+bool RowStages<Scalar, State>::cut_at_every_chunk() const {
+  return model_.lifted && problem_.block == model_.L && !pass_->options.ignore_cuts &&
+         pass_->options.entering == nullptr;
 }
 
-// sum += left^T states, as far as it is wanted: of the first part's rows the first part's columns; of the
-// second part's all, or in a plain model those that belong to it.
+// sum += left^T states. Of a tangent model only what is wanted: from rows of the first part the columns of
+// the first part; from rows of the second part all columns, or in a plain model those of the second part.
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::add_sum(Index rows, const Scalar* left, Index left_stride, Index size,
                                        const Scalar* states, Scalar* sum) const {
@@ -269,10 +271,10 @@ void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index 
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to) {
   const kernels::Rows<Scalar*> dx{rows.dx + from * stride_.x, stride_.x};
-  const bool add = pass_->way.shift > 0;
-  const CoarseModel<Scalar, State>& model = add ? *later_ : model_;
+  const CoarseModel<Scalar, State>* added = pass_->options.added_inputs;
+  const CoarseModel<Scalar, State>& model = added != nullptr ? *added : model_;
   kernels::Rows<const Scalar*> so_far;
-  if (add) {
+  if (added != nullptr) {
     const SequenceView<const Scalar> x{gradients_.x.data, gradients_.x.step, gradients_.x.sequence};
     gather(rows.window, model.L, x, problem_.shape.d, from, to, rows.dx, stride_.x);
     so_far = {dx.base, dx.stride};

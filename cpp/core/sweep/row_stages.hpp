@@ -4,8 +4,8 @@
 
 #include <functional>
 
+#include "core/sweep/backward_pass.hpp"
 #include "core/sweep/inner_states.hpp"
-#include "core/sweep/pass.hpp"
 #include "core/sweep/windows.hpp"
 
 namespace rnnbptt {
@@ -14,7 +14,6 @@ template <typename Scalar, typename State>
 class RowStages {
  public:
   using Rows = WindowRows<Scalar, State>;
-  using Back = Pass<Scalar, State>;
 
   RowStages(Run& run, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
             const CoarseModel<Scalar, State>& model, const Windows<Scalar, State>& windows, Index splits)
@@ -23,44 +22,44 @@ class RowStages {
         gradients_(gradients),
         model_(model),
         stride_(windows.strides()),
-        block_(windows.block()),
+        strip_(windows.strip()),
         splits_(splits),
         h_(model.h) {}
 
-  // To be called once, before the first backward pass, and before each.
-  void turn_back(Workspace& workspace);
-  void begin(const Back& pass) { pass_ = &pass; }
+  // Takes the memory that backward passes need; called once.
+  void prepare_backward(Workspace& workspace);
 
-  // Has d_o kept in an array for later passes. Gradients of inputs by a pass for d_o of later steps are those
-  // of another model, and added to the others.
-  void hold(SequenceView<Scalar> d_o, const CoarseModel<Scalar, State>* later) {
-    held_ = d_o;
-    later_ = later;
-  }
+  // Names the pass that losses() and sums() are stages of from here on.
+  void begin_pass(const RunningPass<Scalar, State>& pass) { pass_ = &pass; }
 
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
 
-  // The outputs alone, to `o`, and states to where `inner` has them, if it is not null.
+  // Writes the outputs to `o`, and all states to where `inner` has them, if it is not null.
   Stage outputs(Rows& rows, SequenceView<Scalar> o, InnerStates<Scalar, State>* inner);
 
-  // o, the loss and d_o; what outputs send back to states, in g; sums over d_o. Reads s, of which the last
-  // states may be lost from here on.
+  // o, the loss and d_o; g = Obs^T d_o; sums over d_o. The states at the ends of segments may be zero
+  // afterwards.
   Stage losses(Rows& rows);
-  // The loss with the window's share, after that.
+
+  // `loss` and the window's share of it, once losses() has run.
   double add_losses(Rows& rows, double loss) const;
+
+  // Whether all of d_o is finite, once losses() has run.
   bool finite(const Rows& rows) const;
 
-  // Sums over g; gradients of the inputs.
+  // Sums over g, and gradients of the inputs.
   Stage sums(Rows& rows);
 
  private:
   static constexpr bool is_wide = Windows<Scalar, State>::is_wide;
 
-  // A task for each split; for_blocks runs visit(from, to) over the blocks of one.
+  // A stage of one task for each split.
   Stage over_splits(const Rows& rows, double work_per_row, std::function<void(Index, int)> task) const;
+
+  // Runs visit(from, to) over the strips of a split.
   template <typename Visit>
-  void for_blocks(const Rows& rows, Index split, int worker, double work_per_row, const Visit& visit);
+  void for_strips(const Rows& rows, Index split, int worker, double work_per_row, const Visit& visit);
 
   void inputs_of(Rows& rows, Index split, int worker);
   void losses_of(Rows& rows, Index split, int worker);
@@ -69,20 +68,20 @@ class RowStages {
   void gather_inputs(Rows& rows, Index from, Index to);
   void evaluate(Rows& rows, Index from, Index to);
   void differentiate(Rows& rows, Index from, Index to, Index split);
-  void keep_first(Rows& rows, Index from, Index to);
+  void zero_all_but_first(Rows& rows, Index from, Index to);
   void send_back(Rows& rows, Index from, Index to, Index split);
   void add_sum(Index rows, const Scalar* left, Index left_stride, Index size, const Scalar* states,
                Scalar* sum) const;
   void add_sums(Rows& rows, Index from, Index to, Index split);
   void input_gradients(Rows& rows, Index from, Index to);
   void drop_last_states(Rows& rows);
-  bool isolated() const;
+  bool cut_at_every_chunk() const;
 
   double work_of_inputs() const { return static_cast<double>(model_.inputs * h_); }
   double work_of_outputs() const;
   double work_of_sums() const;
 
-  // The row whose state outputs of row r read: that before it in a lift, its own in the plain model.
+  // Where the state lies that the outputs of a row read: one row before it in a lift.
   Index state_row() const { return model_.lifted ? -1 : 0; }
 
   Run& run_;
@@ -90,12 +89,10 @@ class RowStages {
   const Gradients<Scalar>& gradients_;
   const CoarseModel<Scalar, State>& model_;
   const typename Windows<Scalar, State>::Strides stride_;
-  const Index block_, splits_, h_;
-  const Back* pass_ = nullptr;
-  SequenceView<Scalar> held_;
-  const CoarseModel<Scalar, State>* later_ = nullptr;
+  const Index strip_, splits_, h_;
+  const RunningPass<Scalar, State>* pass_ = nullptr;
   double* losses_ = nullptr;   // (splits,)
-  Scalar* targets_ = nullptr;  // (splits, block_) rows
+  Scalar* targets_ = nullptr;  // (splits, strip_) rows
 };
 
 }  // namespace rnnbptt

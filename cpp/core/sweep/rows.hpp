@@ -63,8 +63,8 @@ inline Index steps_in(const Segment& segment, Index j, Index L) {
   return std::clamp<Index>(segment.length - (j - 1) * L, 0, L);
 }
 
-// Copies time steps of sequences into rows [from, to) of `row_size` scalars; rows of start states and steps
-// behind the end of a sequence become zero.
+// Copies time steps of sequences into rows [from, to); `rows` is where row `origin` lies. Rows of start
+// states and steps behind the end of a sequence become zero.
 template <typename Scalar>
 void gather(const Window& window, Index L, SequenceView<const Scalar> source, Index size, Index from,
             Index to, Scalar* rows, Index row_stride, Index origin = 0) {

@@ -9,7 +9,6 @@
 
 #include "core/sweep/chain.hpp"
 #include "core/sweep/row_stages.hpp"
-#include "core/sweep/sliding.hpp"
 
 namespace rnnbptt {
 
@@ -19,37 +18,35 @@ class Sweep {
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
         const Schedule& schedule, Coarsening<Scalar, State>& coarsening);
 
-  // Has differentiate() take windows of some steps; the model is the one that takes gradients of inputs
-  // beyond them, or null.
-  void slide(SlidingWindows& sliding, const CoarseModel<Scalar, State>* beyond) {
-    sliding_ = &sliding;
-    beyond_ = beyond;
-  }
-
-  // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where something not
-  // finite would have spread, through the zeros of a lift's direct term, to gradients of inputs that it does
-  // not reach.
+  // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where 0 * inf in the
+  // zeros of a lift's Direct would spoil gradients of inputs.
   std::optional<double> differentiate();
 
-  // Forward alone: o; where `inner` is not null, all states; and where `last` is not null those, (B, h),
-  // after the last coarse step that is complete.
+  // Runs forwards alone: fills o; all states where `inner` is not null; and where `last` is not null the
+  // states, (B, h), after the last coarse step that is complete.
   void evaluate(SequenceView<Scalar> o, InnerStates<Scalar, State>* inner, State* last);
 
-  const Windows<Scalar, State>& time() const { return windows_; }
+  // The steps of differentiate(), for gradients that take several backward passes.
+
+  // Computes the states; called once, before any backward pass.
+  void forward();
+
+  // Takes the memory of a backward pass for the gradients that are `wanted`.
+  RunningPass<Scalar, State> start(const Params<Scalar>& wanted, const BackwardPass<Scalar, State>& options);
+
+  // Runs a pass that was started, from the last window to the first; RunningPass::finish() then has its
+  // gradients. Returns the loss, where the pass does not reuse d_o, and nothing where differentiate() does.
+  std::optional<double> backward(RunningPass<Scalar, State>& pass);
+
+  // Zeroes gradients of inputs and outputs behind the ends of sequences; called once, after all passes.
+  void clear_behind_ends();
+
+  const Windows<Scalar, State>& windows() const { return windows_; }
+  const CoarseModel<Scalar, State>& model() const { return model_; }
 
  private:
   using Rows = WindowRows<Scalar, State>;
-  using Back = Pass<Scalar, State>;
 
-  void forward(Chain<Scalar, State>& chain);
-  std::optional<double> backward(Chain<Scalar, State>& chain, Back& pass);
-  Back pass_for(const Params<Scalar>& wanted, const Way<State>& way);
-
-  // Windows of tau steps.
-  void hold_outputs();
-  double find_entering(Chain<Scalar, State>& chain, Way<State>& way);
-  void take_away_beyond(Chain<Scalar, State>& chain);
-  void window_of_start(Chain<Scalar, State>& chain);
   void clear_behind_ends(SequenceView<Scalar> sequence, Index size) const;
 
   Run& run_;
@@ -61,10 +58,9 @@ class Sweep {
   const CoarseModel<Scalar, State>& model_;
   Windows<Scalar, State> windows_;
   RowStages<Scalar, State> stages_;
-  SlidingWindows* sliding_ = nullptr;
-  const CoarseModel<Scalar, State>* beyond_ = nullptr;
-  const bool keep_;    // whether the states of all windows are
-  Index stated_ = -1;  // the window whose states are held, where they are not all
+  std::optional<Chain<Scalar, State>> chain_;
+  const bool keep_all_states_;
+  Index states_of_ = -1;  // where not all states are kept, the window whose states are in memory
 };
 
 }  // namespace rnnbptt

@@ -5,11 +5,10 @@
 namespace rnnbptt {
 namespace {
 
-// Rows of a block at most.
-constexpr Index most_block = 512;
+constexpr Index most_strip_rows = 512;
 
-// Rows as long as a cache line start at one; shorter ones never cross one. Long rows are kept from lying a
-// power of two apart: the same columns of many rows would fall into the same few sets of the first cache.
+// The stride of rows of n scalars. Rows as long as a cache line start at a line; shorter ones never cross
+// one. A stride that is a power of two would put a column of all rows into a few sets of the first cache.
 template <typename Scalar>
 Index padded(Index n) {
   constexpr Index line = 64 / static_cast<Index>(sizeof(Scalar));
@@ -37,25 +36,25 @@ Windows<Scalar, State>::Windows(const Problem<Scalar>& problem, const CoarseMode
   length_ = std::max<Index>(1, std::min(schedule.window, steps));
   count_ = std::max<Index>(1, (steps + length_ - 1) / length_);
   // Every sequence adds the row of its start state.
-  most_rows_ = count_ == 1 && problem.lengths != nullptr ? cut(0).rows : B * (length_ + 1);
+  most_rows_ = count_ == 1 && problem.lengths != nullptr ? make(0).rows : B * (length_ + 1);
   const Index row_size = strides_.x + strides_.o + 2 * strides_.s;
-  block_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_block);
+  strip_ = std::clamp<Index>((Index{1} << 16) / row_size / 8 * 8, 32, most_strip_rows);
 }
 
 template <typename Scalar, typename State>
-Window Windows<Scalar, State>::cut(Index w) const {
+Window Windows<Scalar, State>::make(Index w) const {
   return make_window(problem_, L_, w * length_, (w + 1) * length_);
 }
 
 template <typename Scalar, typename State>
-void Windows<Scalar, State>::allocate(Workspace& workspace, Index in_flight, bool keep) {
+void Windows<Scalar, State>::allocate(Workspace& workspace, Index in_flight, bool keep_all_states) {
   in_flight_.resize(static_cast<std::size_t>(in_flight));
   first_rows_.resize(static_cast<std::size_t>(count_));
   Index all = in_flight * most_rows_;
-  if (keep) all = 0;
+  if (keep_all_states) all = 0;
   for (Index w = 0; w < count_; ++w) {
-    first_rows_[static_cast<std::size_t>(w)] = keep ? all : w % in_flight * most_rows_;
-    if (keep) all += cut(w).rows;
+    first_rows_[static_cast<std::size_t>(w)] = keep_all_states ? all : w % in_flight * most_rows_;
+    if (keep_all_states) all += make(w).rows;
   }
   states_ = workspace.take<Scalar>(all * strides_.s);
   for (Rows& rows : in_flight_) {
@@ -79,7 +78,7 @@ WindowRows<Scalar, State>& Windows<Scalar, State>::load(Index w) {
   if (rows.number == w) return rows;
   rows.number = w;
   rows.has_inputs = false;
-  rows.window = cut(w);
+  rows.window = make(w);
   rows.split_rows = ((rows.window.rows + splits_ - 1) / splits_ + 7) / 8 * 8;
   rows.s = states_ + first_rows_[static_cast<std::size_t>(w)] * strides_.s;
   return rows;

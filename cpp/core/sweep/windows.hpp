@@ -10,7 +10,7 @@
 namespace rnnbptt {
 
 // A window and its rows, which are those of rows.hpp. States and their gradients are carried from row to row
-// in `State`: the scalar type of the problem, or float64 for the lift of a float32 model whose powers do not
+// in `State`: the problem's scalar type, or float64 for the lift of a float32 model whose powers do not
 // decay.
 template <typename Scalar, typename State>
 struct WindowRows {
@@ -45,23 +45,24 @@ class Windows {
   };
   const Strides& strides() const { return strides_; }
 
-  // Rows that are worked on at once, to stay in the second cache.
-  Index block() const { return block_; }
+  // Rows of a strip: those that a stage works on at once, to stay in the second cache.
+  Index strip() const { return strip_; }
 
-  // Takes the memory of `in_flight` windows at a time; of the states, where `keep`, that of all windows.
-  void allocate(Workspace& workspace, Index in_flight, bool keep);
-  // What a backward pass needs besides.
+  // Takes the memory of `in_flight` windows at a time; of the states, where `keep_all_states`, that of all
+  // windows.
+  void allocate(Workspace& workspace, Index in_flight, bool keep_all_states);
+  // Takes what backward passes need besides.
   void allocate_gradients(Workspace& workspace, bool input_gradient);
 
-  // Window `w`, in the place of the one that is so many before or behind it as are in flight.
+  // Window `w`, in slot w mod in_flight.
   Rows& load(Index w);
 
  private:
-  Window cut(Index w) const;
+  Window make(Index w) const;
 
   const Problem<Scalar>& problem_;
   const Index L_, splits_;
-  Index length_ = 0, count_ = 0, most_rows_ = 0, block_ = 0;
+  Index length_ = 0, count_ = 0, most_rows_ = 0, strip_ = 0;
   Strides strides_;
   std::vector<Rows> in_flight_;
   Scalar* states_ = nullptr;

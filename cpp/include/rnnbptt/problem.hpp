@@ -30,7 +30,7 @@ struct MatrixView {
   Index row = 0, column = 1;
 
   MatrixView transposed() const { return {data, columns, rows, column, row}; }
-  MatrixView block(Index i, Index j, Index height, Index width) const {
+  MatrixView submatrix(Index i, Index j, Index height, Index width) const {
     return {data + i * row + j * column, height, width, row, column};
   }
 };

@@ -14,7 +14,7 @@ struct Interrupted : std::exception {
   const char* what() const noexcept override { return "interrupted"; }
 };
 
-// Memory that could not be had. `bytes` is what was asked for; `overflow` when the count itself does not fit.
+// Memory that could not be had: `bytes` is what was asked for.
 struct OutOfMemory : std::exception {
   explicit OutOfMemory(double bytes) : bytes(bytes) {}
   double bytes;
@@ -30,12 +30,12 @@ class Run {
   Run(int threads, std::function<bool()> poll) : threads(threads), poll_(std::move(poll)) {}
 
   const int threads;
-  // Where others than this library's own threads are to help; see core/runtime/threads.hpp.
+  // Threads of another library that are to work in place of this one's, or null; see
+  // core/runtime/threads.hpp.
   LentThreads* lent = nullptr;
 
-  // To be called before each piece of `work` multiply-adds; throws Interrupted. `worker` 0 is the calling
-  // thread, the only one that looks at the clock, and that only when enough work has passed to make it worth
-  // while.
+  // Throws Interrupted if the call should stop. To be called before each `work` multiply-adds. Worker 0, the
+  // calling thread, alone looks at the clock, and that only after enough work to make it worth while.
   void checkpoint(int worker, double work) {
     constexpr double between_looks = 2e5;
     if (worker == 0 && (pending_ += work) >= between_looks && poll_) {
@@ -58,7 +58,7 @@ class Run {
   std::chrono::steady_clock::time_point last_{};
 };
 
-// Sets up what calls share. To be called once, before any thread may fork.
+// Starts what all calls share. To be called once, before any fork.
 void prepare_threads();
 
 // The number of threads of a call that names none: CPUs this process may use, RNNBPTT_NUM_THREADS, or what

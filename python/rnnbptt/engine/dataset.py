@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.Problem64}
 
 #: What leaves every choice to the schedule.
-_FREE = {"lift": 0, "window": 0, "splits": 0, "piece": -1, "keep": -1}
+_FREE = {"lift": 0, "window": 0, "splits": 0, "piece": -1, "keep_all_states": -1}
 
 
 def checked(params: object, name: str = "params") -> Params:

@@ -142,18 +142,18 @@ def explain(
     shape = (*np.shape(x)[:-1], params.shape[2])
     problem = Problem(dataset, None, np.broadcast_to(np.zeros((), params.dtype), shape))
     problem.loss_and_gradients(params, threads)
-    taken = problem.posed.taken()
+    used = problem.posed.used_schedule()
     longest = dataset.steps if dataset.lengths is None else int(dataset.lengths.max())
-    L = taken["L"]
+    L = used["L"]
     return Schedule(
         steps_per_chunk=L,
         chunks=-(-longest // L),
-        wanted_steps_per_chunk=taken["L_wanted"],
-        piece=taken["piece"],
-        windows=taken["windows"],
-        forward_passes=1 if taken["windows"] == 1 or taken["keep"] else 2,
-        splits=taken["splits"],
+        wanted_steps_per_chunk=used["L_wanted"],
+        piece=used["piece"],
+        windows=used["windows"],
+        forward_passes=1 if used["windows"] == 1 or used["keep_all_states"] else 2,
+        splits=used["splits"],
         threads=threads or get_num_threads(),
         isa=build_info()["isa"],
-        workspace_bytes=int(taken["bytes"]),
+        workspace_bytes=int(used["bytes"]),
     )

@@ -1,4 +1,4 @@
-#include "core/sweep/sliding.hpp"
+#include "core/sliding/lag_windows.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -9,15 +9,16 @@
 namespace rnnbptt {
 namespace {
 
-// Norm up to which a power forgets: what lies behind it weighs less than what lies before.
+// Norm of a power up to which all powers after it together weigh less than those before it.
 constexpr double forgets = 0.5;
-// How much larger than a window may be what is taken away: so many roundings the difference may cost.
+// Largest ratio of what is taken away to what is left: the difference costs about as many roundings.
 constexpr double cancels = 32;
-// Up to here it is not worth the time that finding what enters blocks takes.
+// Ratio up to which whole sequences are taken: finding what enters blocks would cost more time than it is
+// worth.
 constexpr double cancels_little = 8;
-// Base-2 logarithm of the norm of a power that is below every rounding.
+// Base-2 logarithm of a norm of W_hh^tau that is below every rounding.
 constexpr double negligible_norm = -85;
-// So many times h doublings of the error of a plain square do no harm.
+// Relative error of W_hh^tau that does no harm, in roundings, over h.
 constexpr double plain_squares = 4;
 
 int digits_of(Index n) { return static_cast<int>(std::bit_width(static_cast<std::size_t>(n))); }
@@ -30,13 +31,22 @@ double logarithmic_mean(double a, double b) {
 
 }  // namespace
 
-SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vector<Rung> squares, Index tau,
-                               Index steps, Index L, bool exact)
-    : run_(run), workspace_(workspace), h_(h), tau_(tau) {
-  squares_.emplace(run, workspace, h, squares, 0);
-  beyond_ = tau < steps && !negligible();
+template <typename Scalar>
+LagWindows::LagWindows(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+                       const Problem<Scalar>& problem, const PowerChain& powers, Index L)
+    : run_(run), workspace_(workspace), h_(problem.shape.h), tau_(problem.tau) {
+  std::vector<Power> squares;
+  for (const Power& power : powers.powers)
+    if (power.n == Index{1} << squares.size()) squares.push_back(power);
+  if (squares.empty()) squares.push_back({1, copy_as<double>(workspace, params.W_hh, h_ * h_)});
+  choose_block(problem.longest(), L, std::move(squares), sizeof(Scalar) == sizeof(double));
+}
+
+void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, bool exact) {
+  squares_.emplace(run_, workspace_, h_, squares, 0);
+  beyond_ = tau_ < steps && !negligible();
   if (!beyond_) return;
-  lost_ = norm_of(tau);
+  lost_ = norm_of(tau_);
   if (lost_ <= forgets || !std::isfinite(lost_)) return;
   measure(steps);
   Index longest = steps;
@@ -47,30 +57,31 @@ SlidingWindows::SlidingWindows(Run& run, Workspace& workspace, Index h, std::vec
       (ratio(middle) <= cancels ? longest : high) = middle;
     }
   }
-  // As short as holds a window in whole chunks; else a power of two, of which powers are at hand.
+  // As short as holds a lag window in whole chunks; where that would cancel, the longest power of two that
+  // does not: join() has its powers from the squares.
   const auto power_of_two = static_cast<Index>(std::bit_floor(static_cast<std::size_t>(longest)));
-  const Index unit = std::min(L, power_of_two), window = (tau + unit - 1) / unit * unit;
-  block_ = window <= longest ? window : power_of_two;
-  // What enters blocks is worth finding where it halves what is taken away.
+  const Index unit = std::min(L, power_of_two), needed = (tau_ + unit - 1) / unit * unit;
+  block_ = needed <= longest ? needed : power_of_two;
+  // Blocks are worth their two passes where they halve what is taken away.
   const double all = ratio(steps);
   if (all <= cancels_little || (longest == steps && all < 2 * ratio(block_))) block_ = 0;
-  // Squaring doubles relative errors, of which those along the eigenvectors add up, one in h or so. So it is
-  // the first squares that are to be exact.
+  // Squaring doubles relative errors; those along the eigenvectors, one in h or so, add up. So errors of the
+  // first squares count most, and those are the ones to be exact.
   const double weight = block_ > 0 ? std::max(ratio(block_), 1.0) : all;
-  const double harmless = plain_squares * static_cast<double>(h);
-  const double doublings = std::log2(static_cast<double>(tau) * weight / harmless);
-  const auto needed = static_cast<int>(std::ceil(std::clamp(doublings, 0.0, 62.0)));
-  if (exact && needed > static_cast<int>(squares.size())) {
+  const double harmless = plain_squares * static_cast<double>(h_);
+  const double doublings = std::log2(static_cast<double>(tau_) * weight / harmless);
+  const auto exact_squares = static_cast<int>(std::ceil(std::clamp(doublings, 0.0, 62.0)));
+  if (exact && exact_squares > static_cast<int>(squares.size())) {
     if (squares.back().low == nullptr) squares.resize(1);
-    squares_.emplace(run, workspace, h, std::move(squares), needed);
+    squares_.emplace(run_, workspace_, h_, std::move(squares), exact_squares);
   }
-  // No others are needed from here on: what is taken later may be released.
-  (*squares_)[digits_of(tau) - 1];
+  // All squares that carry_over() needs are taken now: what is taken later may be released.
+  (*squares_)[digits_of(tau_) - 1];
 }
 
-// By bounds of norms, at the first square that tells.
-bool SlidingWindows::negligible() {
-  double bound = 0;  // of the powers that the lower digits of tau stand for
+// Bounds ||W_hh^tau|| by norms of squares, up to the first square that decides.
+bool LagWindows::negligible() {
+  double bound = 0;  // log2, of W_hh to the lower digits of tau
   for (int k = 0; k < digits_of(tau_); ++k) {
     const double size = std::log2(frobenius(h_ * h_, (*squares_)[k]));
     if (bound + static_cast<double>(tau_ >> k) * size < negligible_norm) return true;
@@ -79,8 +90,9 @@ bool SlidingWindows::negligible() {
   return false;
 }
 
-// Fills in nodes up to `steps`, or to the first square that forgets, or to the first that cannot follow.
-void SlidingWindows::measure(Index steps) {
+// Adds nodes at powers of two and at tau: up to `steps`, to the first power that forgets, or to the first
+// length of a block that would cancel.
+void LagWindows::measure(Index steps) {
   nodes_ = {{0, 1, 0}};
   const auto add = [this](Index n, double norm) {
     const Node& last = nodes_.back();
@@ -97,13 +109,16 @@ void SlidingWindows::measure(Index steps) {
   }
 }
 
-// What is taken away, beside what is left.
-double SlidingWindows::ratio(Index block) const { return lost_ / amount(tau_) * amount(block); }
+// What is taken away, relative to what is left, by norms:
+//
+//   ||W^tau|| sum_{i<block} ||W^i|| / sum_{i<tau} ||W^i||
+double LagWindows::ratio(Index block) const { return lost_ / amount(tau_) * amount(block); }
 
-double SlidingWindows::amount(Index n) const {
+// sum_{i<n} ||W_hh^i||, between two nodes as if norms grew or decayed geometrically.
+double LagWindows::amount(Index n) const {
   const auto next = std::lower_bound(nodes_.begin(), nodes_.end(), n,
                                      [](const Node& node, Index steps) { return node.n < steps; });
-  if (next == nodes_.end()) return 2 * nodes_.back().amount;  // powers forget: no more than that is to come
+  if (next == nodes_.end()) return 2 * nodes_.back().amount;  // those that follow weigh less
   if (next->n == n) return next->amount;
   const Node& last = *(next - 1);
   const double part = static_cast<double>(n - last.n) / static_cast<double>(next->n - last.n);
@@ -111,17 +126,17 @@ double SlidingWindows::amount(Index n) const {
   return last.amount + static_cast<double>(n - last.n) * logarithmic_mean(last.norm, norm);
 }
 
-// The spectral norm of W_hh^n by a round of the power method, from below and within some tenths.
-double SlidingWindows::norm_of(Index n) {
+// ||W_hh^n||_2 by a round of the power method: a lower bound, right to some tenths.
+double LagWindows::norm_of(Index n) {
   constexpr Index rows = 4;
-  for (int k = 0; k < digits_of(n); ++k) (*squares_)[k];  // stay, unlike what is taken from here on
+  for (int k = 0; k < digits_of(n); ++k) (*squares_)[k];  // not released below
   const Workspace::Mark mark = workspace_.mark();
   auto* v = workspace_.take<double>(rows * h_);
   std::uint32_t state = 1;
   for (Index i = 0; i < rows * h_; ++i)
     v[i] = static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-23 - 1;
   apply(n, rows, v, false);
-  // The squares of its numbers may be out of range where a row is not.
+  // Squares of a row's entries may be out of range where the row is not.
   const auto normalise = [&](double* row) {
     double largest = 0;
     for (Index j = 0; j < h_; ++j) largest = std::max(largest, std::abs(row[j]));
@@ -139,10 +154,10 @@ double SlidingWindows::norm_of(Index n) {
   return norm;
 }
 
-void SlidingWindows::carry_over(Index rows, double* A, bool transposed) { apply(tau_, rows, A, transposed); }
+void LagWindows::carry_over(Index rows, double* A, bool transposed) { apply(tau_, rows, A, transposed); }
 
 // A <- A W_hh^n, one binary digit of n after the other.
-void SlidingWindows::apply(Index n, Index rows, double* A, bool transposed) {
+void LagWindows::apply(Index n, Index rows, double* A, bool transposed) {
   for (int k = 0; k < digits_of(n); ++k) {
     if ((n >> k & 1) == 0) continue;
     const MatrixView<const double> power{(*squares_)[k], h_, h_, h_}, given{A, rows, h_, h_};
@@ -161,22 +176,25 @@ void SlidingWindows::apply(Index n, Index rows, double* A, bool transposed) {
   }
 }
 
-// Windows of 1, 2, 4, ... blocks; those that a window is made of are put before what is joined already.
+// entering_b = sum_{n < ahead} (W^T)^(n c) all_{b+n} + (W^T)^(ahead c) first_{b+ahead} for blocks of c steps.
+// The sums over 1, 2, 4, ... blocks follow from one another; those of the binary digits of `ahead` are
+// joined.
 template <typename State>
-void SlidingWindows::join(Index blocks, Index rows, const State* whole, const State* first, State* entering) {
+void LagWindows::join(Index blocks, Index rows, const State* all_steps, const State* first_steps,
+                      State* entering) {
   const Index size = rows * h_, ahead = blocks_ahead();
-  const int own = digits_of(block_) - 1;  // where there are blocks ahead, they are powers of two
+  const int own = digits_of(block_) - 1;  // where blocks are ahead, c is 2^own
   const auto power = [&](int k) { return MatrixView<const double>{(*squares_)[own + k], h_, h_, h_}; };
   for (int k = 0; k < digits_of(ahead); ++k) power(k);
   auto* result = workspace_.take<double>(blocks * size);
   auto* total = workspace_.take<double>(blocks * size);
   auto* spare = workspace_.take<double>(blocks * size);
-  if (first != nullptr)
-    std::copy(first, first + blocks * size, result);
+  if (first_steps != nullptr)
+    std::copy(first_steps, first_steps + blocks * size, result);
   else
     std::fill(result, result + blocks * size, 0.0);
-  if (whole != nullptr) std::copy(whole, whole + blocks * size, total);
-  // from_b + later_{b+n} W^(n block), which is zero behind the last block.
+  if (all_steps != nullptr) std::copy(all_steps, all_steps + blocks * size, total);
+  // later_b <- from_b + later_{b+n} W^(n c), rows of zeros behind the last block.
   const auto put_before = [&](int k, const double* from, double* later) {
     const Index n = Index{1} << k, left = std::max<Index>(blocks - n, 0);
     if (left > 0)
@@ -192,7 +210,11 @@ void SlidingWindows::join(Index blocks, Index rows, const State* whole, const St
   std::transform(result, result + blocks * size, entering, [](double v) { return static_cast<State>(v); });
 }
 
-template void SlidingWindows::join(Index, Index, const float*, const float*, float*);
-template void SlidingWindows::join(Index, Index, const double*, const double*, double*);
+template LagWindows::LagWindows(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
+                                const PowerChain&, Index);
+template LagWindows::LagWindows(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
+                                const PowerChain&, Index);
+template void LagWindows::join(Index, Index, const float*, const float*, float*);
+template void LagWindows::join(Index, Index, const double*, const double*, double*);
 
 }  // namespace rnnbptt
