@@ -16,6 +16,7 @@ ROOMS = (
     "cpp/core/algebra",
     "cpp/core/reports",
     "cpp/core/runtime",
+    "cpp/core/sliding",
     "cpp/core/sweep",
     "cpp/core",
     "cpp/kernels",

@@ -259,13 +259,13 @@ def test_what_is_prescribed_is_taken() -> None:
     x, y = np.zeros((4000, 1, 2)), np.zeros((4000, 1, 3))
     dataset = Dataset(params, x)
     for prescribed in (
-        {"lift": 4, "window": 40, "splits": 3, "piece": 17, "keep": 1},
-        {"lift": 1, "window": 4000, "splits": 1, "piece": 17, "keep": 0},
-        {"lift": 1, "window": 4000, "splits": 1, "piece": 0, "keep": 1},
+        {"lift": 4, "window": 40, "splits": 3, "piece": 17, "keep_all_states": 1},
+        {"lift": 1, "window": 4000, "splits": 1, "piece": 17, "keep_all_states": 0},
+        {"lift": 1, "window": 4000, "splits": 1, "piece": 0, "keep_all_states": 1},
     ):
         problem = Problem(dataset, losses.LOSSES["mse"], y, schedule=prescribed)
         problem.loss_and_gradients(params, 1)
-        taken = problem.posed.taken()
+        taken = problem.posed.used_schedule()
         lift = prescribed.pop("lift")
         assert taken["L"] == lift
         assert {name: taken[name] for name in prescribed} == prescribed
