@@ -1,4 +1,4 @@
-"""Checks that need more than the test extra: ``nox -s peers`` or ``nox -s sanitize``."""
+"""Checks that need more than the test extra: ``nox -s peers``, ``sanitize`` or ``mutants``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def fits(session: nox.Session) -> None:
     session.install("--no-deps", "simbapy", "aeon")
     session.run("pytest", "tests/test_examples.py", "tests/test_regressor.py", *session.posargs)
     session.run("python", "-m", "bench.fits")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant small bugs one at a time, and report which of them the tests see; see tests/mutants/run.py."""
+    session.install(".[test]")
+    session.install("pybind11", "cmake", "ninja")
+    session.run("python", "-m", "mutants.run", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 def _runtime_library(name: str) -> str:

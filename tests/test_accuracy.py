@@ -209,6 +209,18 @@ def test_linear_scan(T: int, B: int, h: int, radius: float, dtype: Scalar) -> No
         assert relative_error(actual, exact) <= gradient_bound(dtype, h, T, radius)
 
 
+@pytest.mark.parametrize("steps", [None, "weights"])
+def test_losses_are_summed_up_in_float64(steps: str | None) -> None:
+    # Outputs are zero, and so the loss is the mean of squares of numbers of 24 bits each.
+    params = rnnbptt.Params(
+        np.ones((3, 2), np.float32), 0.5 * np.eye(3, dtype=np.float32), np.zeros((20, 3), np.float32)
+    )
+    y = (1 + np.random.default_rng(0).random((5000, 1, 20))).astype(np.float32)
+    weights = None if steps is None else np.ones((5000, 1), np.float32)
+    loss, _ = rnnbptt.loss_and_grad(params, np.ones((5000, 1, 2), np.float32), y, weights=weights)
+    assert loss == pytest.approx(np.mean(y.astype(np.float64) ** 2), rel=1e-12)
+
+
 @pytest.mark.parametrize("dtype", SCALARS)
 @pytest.mark.parametrize("h", SIZES)
 def test_matrix_powers(h: int, dtype: Scalar) -> None:

@@ -144,6 +144,19 @@ def test_number_of_threads() -> None:
     assert done.stdout.strip() == "5"
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "1025", "2.5", "many"])
+def test_a_number_of_threads_in_the_environment_that_is_none_is_refused(value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import rnnbptt"],
+        env=os.environ | {"RNNBPTT_NUM_THREADS": value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert f"RNNBPTT_NUM_THREADS must be an integer from 1 to 1024, not '{value}'" in done.stderr
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------------
 
 LONG_CALLS = {
@@ -252,6 +265,33 @@ def test_children_of_fork() -> None:
         """
     )
     assert done.stdout.strip() == "ok", done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list threads")
+def test_workers_are_the_processs_own_and_leave_signals_to_python() -> None:
+    done = child(
+        """
+        import os, signal
+        import numpy as np, rnnbptt
+        params = rnnbptt.Params.random(2, 12, 2, rng=0)
+        x = np.ones((20_000, 3, 2))
+        def new_threads():
+            before = set(os.listdir("/proc/self/task"))
+            rnnbptt.loss_and_grad(params, x, x, num_threads=3)
+            return set(os.listdir("/proc/self/task")) - before
+        workers = new_threads()
+        print(len(workers), flush=True)
+        for worker in workers:
+            lines = open(f"/proc/self/task/{worker}/status").read().splitlines()
+            blocked = int(next(line.split()[1] for line in lines if line.startswith("SigBlk")), 16)
+            print(blocked >> (signal.SIGINT - 1) & 1, flush=True)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(len(new_threads()))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert done.stdout.split() == ["2", "1", "1", "2"], done.stderr
 
 
 @pytest.mark.parametrize("method", thinned(["spawn", "forkserver", "fork"], 3))

@@ -310,6 +310,28 @@ def test_alignment_turns_to_one() -> None:
     np.testing.assert_allclose(pair.alignment, 1, rtol=1e-12)
 
 
+def test_alignment_is_with_what_gradients_turn_into() -> None:
+    # Gradients turn into eigenvectors of W_hh^T, states into those of W_hh: here these are far apart.
+    W, e = np.array([[0.9, 3.0], [0.0, 0.3]]), np.array([1.0, 2.0])
+    flow = gradient_flow(rnnbptt.Params(np.eye(2), W, [e]), np.ones((30, 2)), np.zeros((30, 1)))
+    values, vectors = np.linalg.eig(W.T)
+    leading = vectors[:, np.argmax(np.abs(values))]
+    arriving = np.array([np.linalg.matrix_power(W.T, k) @ e for k in range(30)])
+    expected = np.abs(arriving @ leading) / np.linalg.norm(arriving, axis=1)
+    np.testing.assert_allclose(flow.alignment, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("T", [128, 129, 159])
+def test_gradients_far_below_float64_in_chunks_that_are_not_whole(T: int) -> None:
+    # g_t = sum_i W^i e_{t+i} with e_t = 2/T W_qh^2 W^t h_0, one number each.
+    params = rnnbptt.Params([[1.0]], [[0.5]], [[2.0**-60]])
+    flow = gradient_flow(params, np.zeros((T, 1)), np.zeros((T, 1)), h0=[2.0**-1000])
+    t = np.arange(1, T + 1)
+    sums = (1 - 0.25 ** (T + 1.0 - t)) / 0.75
+    expected = np.log2(2 / T) - 1120 - t + np.log2(sums)
+    np.testing.assert_allclose(flow.log2_state_gradients, expected, rtol=1e-13)
+
+
 def test_true_zeros() -> None:
     flow = gradient_flow(
         rnnbptt.Params([[1.0]], [[0.0]], [[1.0]]), np.ones((5, 1)), np.zeros((5, 1)), mask=np.arange(5) == 2
@@ -362,12 +384,13 @@ def test_correlation_has_the_same_bits_for_any_number_of_threads() -> None:
     np.testing.assert_array_equal(one.mantissa, two.mantissa)
 
 
-def test_contributions_that_cancel_keep_their_digits() -> None:
-    # P_0 = [[1, 0], [1, 1e-9]] meets Z_0 whose rows are opposite: products of Gram matrices see only zero.
-    params = rnnbptt.Params(np.eye(2), np.zeros((2, 2)), [[1.0, 0.0], [1.0, 1e-9]])
+@pytest.mark.parametrize("left", [1e-9, 1e-5])
+def test_contributions_that_cancel_keep_their_digits(left: float) -> None:
+    # P_0 = [[1, 0], [1, left]] meets Z_0 whose rows are opposite: products of Gram matrices see next to zero.
+    params = rnnbptt.Params(np.eye(2), np.zeros((2, 2)), [[1.0, 0.0], [1.0, left]])
     h0, x, d_o = np.array([1.0, 2.0]), np.zeros((1, 2)), np.array([[1.0, -1.0]])
     flow = gradient_flow(params, x, None, loss=lambda o, y: (0.0, d_o), h0=h0)
-    expected = math.log2(1e-9 * math.sqrt(5))  # W_qh^T d_o = (0, -1e-9)
+    expected = math.log2(left * math.sqrt(5))  # W_qh^T d_o = (0, -left)
     assert flow.log2_contributions[0] == pytest.approx(expected, abs=LOGS)
 
 

@@ -15,7 +15,17 @@ from rnnbptt import _core
 from rnnbptt.reports.lag_terms import log2_norms_of_products, moved_rows
 from rnnbptt.reports.wide_range.chunked_recurrence import chunk_of
 from rnnbptt.reports.wide_range.correlation import correlate
-from rnnbptt.reports.wide_range.scaled import Real, outer_sum, raw_if_tame, tame, unscaled, vanishing
+from rnnbptt.reports.wide_range.scaled import (
+    ZERO,
+    Real,
+    Scaled,
+    outer_sum,
+    raw_if_tame,
+    scan,
+    tame,
+    unscaled,
+    vanishing,
+)
 from speed import thinned
 
 SUMS = 1e-13
@@ -118,6 +128,28 @@ def test_norms_of_products_say_where_digits_are_lost() -> None:
     with np.errstate(divide="ignore"):
         logs = log2_norms_of_products(P, Z, None, 1)
     np.testing.assert_allclose(logs, [np.log2(3), np.nan, -np.inf], rtol=1e-15)
+    # All of Z Z^T counts, not what its first row looks like.
+    P, Z = np.array([[[1.0, 0.0], [1.0, 0.0], [1.0, 1e-9]]]), np.array([[[0.01], [1.0], [-1.0]]])
+    assert np.isnan(log2_norms_of_products(P, Z, None, 1)).all()
+
+
+def test_norms_of_states_have_all_digits_where_squares_have_not() -> None:
+    sizes = np.array([1.7, 1.7 * 2.0**-470, 1.7 * 2.0**-530, 1.7 * 2.0**-1000, 1.7 * 2.0**600])
+    logs = np.empty((len(sizes), 1))
+    u, start = sizes.reshape(-1, 1, 1), np.zeros((len(sizes), 2))
+    _core.log2_state_norms((len(sizes), 1, 2, 1), np.eye(2), np.ones((2, 1)), u, start, logs, 1)
+    np.testing.assert_allclose(logs[:, 0], np.log2(sizes) + 0.5, rtol=0, atol=2e-13)
+
+
+def test_a_state_that_vanished_does_not_hide_what_is_far_smaller() -> None:
+    # s = (0, 1), (1, 0), 0, and then what enters.
+    shift = Scaled(np.array([[0.0, 0.5], [0.0, 0.0]]), np.array(1))
+    entering = np.zeros((3, 1, 2))
+    entering[2] = [0.5, 0.25]
+    v = Scaled(entering, np.array([[ZERO], [ZERO], [-5000]]))
+    states = scan(shift, v, unscaled(np.array([[0.0, 1.0]])), 1)
+    assert states.mantissa[3].tolist() == [[0.5, 0.25]]
+    assert states.exponent[3].tolist() == [-5000]
 
 
 # --- rows moved by powers -----------------------------------------------------------------------------------
@@ -260,3 +292,12 @@ def test_correlations_beyond_the_range_keep_their_exponents() -> None:
     assert plain.raw
     values = np.ldexp(found.mantissa, (found.exponent - 300)[..., np.newaxis].astype(int))
     np.testing.assert_allclose(values, plain.mantissa, rtol=0, atol=1e-12 * np.sqrt(2000))
+
+
+def test_correlations_of_rows_with_exponents_and_rows_beyond_the_range() -> None:
+    a, b = rows(200, 1, 2), rows(200, 1, 2)
+    plain = correlate(unscaled(a), b, 50)
+    tiny = Scaled(a, np.full((200, 1), -5000))
+    found = correlate(tiny, b * 2.0**300, 50)
+    values = np.ldexp(found.mantissa, (found.exponent + 4700)[..., np.newaxis].astype(int))
+    np.testing.assert_allclose(values, plain.mantissa, rtol=0, atol=1e-12)

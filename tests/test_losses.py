@@ -92,6 +92,15 @@ def test_derivatives_of_the_table_are_those_of_its_values(loss: LossName) -> Non
         np.testing.assert_allclose(known.derivative(o, y)[:, i], slope, rtol=0, atol=1e-8)
 
 
+def test_losses_that_a_shift_does_not_change_stand_large_outputs() -> None:
+    rng = np.random.default_rng(3)
+    o, y = rng.standard_normal((20, 4)), rng.integers(0, 4, 20)
+    for known in losses.LOSSES.values():
+        if known.shift_invariant:
+            np.testing.assert_allclose(known.value(o + 1000, y), known.value(o, y), rtol=1e-9)
+            np.testing.assert_allclose(known.derivative(o + 1000, y), known.derivative(o, y), rtol=1e-9)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_reports_know_every_loss(loss: LossName) -> None:
     case = build(

@@ -89,7 +89,7 @@ LONG = {
     "name", [pytest.param(name, marks=slow if name in LONG else ()) for name in matrices()]
 )
 def test_power_norms_agree_with_six_hundred_digits(name: str) -> None:
-    W, ks = matrices()[name], [0, 1, 2, 3, 7, 16, 64, 100, 128, 256, 500, 999, 1000]
+    W, ks = matrices()[name], [0, 1, 2, 3, 7, 16, 44, 64, 100, 128, 256, 500, 999, 1000]
     for order, expected in log2_norms(W, ks, ORDERS).items():
         found = rnnbptt.power_norms(W, ks, order)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10, err_msg=str(order))

@@ -308,6 +308,26 @@ def test_forecast_goes_on_where_training_ended() -> None:
     np.testing.assert_allclose(model.forecast(5), held, rtol=0, atol=1e-10)
 
 
+def test_forecasts_of_experiments_go_on_where_each_ended() -> None:
+    X, y, _ = system(np.random.default_rng(15), 80)
+    model = LinearRNNRegressor(2, n_starts=1, max_iter=5, random_state=0).fit(X, y, lengths=[50, 30])
+    future = np.random.default_rng(16).standard_normal((10, 2))
+    parts = zip(np.split(X, [50]), np.split(future, 2), model.h0_, strict=True)
+    expected = [model.simulate(np.concatenate([past, later]), h0)[-5:] for past, later, h0 in parts]
+    np.testing.assert_allclose(model.forecast(5, future), np.concatenate(expected), rtol=0, atol=1e-10)
+
+
+def test_rows_count_in_a_score_as_they_are_weighed() -> None:
+    X, y, _ = system(np.random.default_rng(17), 100)
+    model = LinearRNNRegressor(2, n_starts=1, max_iter=3, random_state=0).fit(X, y)
+    off = np.arange(100) % 3 == 0
+    y[off] += 5
+    error, spread = (y - model.predict(X))[~off], y[~off] - y[~off].mean(axis=0)
+    expected = np.mean(1 - np.sum(error**2, axis=0) / np.sum(spread**2, axis=0))
+    assert model.score(X, y, sample_weight=np.where(off, 0.0, 2.0)) == pytest.approx(expected, rel=1e-12)
+    assert model.score(X, y) < expected - 0.1
+
+
 # --- state space --------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,9 @@ import pytest
 import rnnbptt
 from problems import LOSSES, SCALARS, STEP_OPTIONS, Array, Case, Scalar, assert_identical, build
 from rnnbptt.engine import losses
-from rnnbptt.engine.dataset import Dataset
+from rnnbptt.engine.dataset import Backflow, Dataset
 from rnnbptt.engine.params import Gradients, Params
+from rnnbptt.engine.trajectories import step_by_step
 from rnnbptt.gradients.problem import Problem
 from speed import thinned
 from tolerances import gradient_bound, relative_error, sequential_bound
@@ -138,6 +139,8 @@ def test_a_gradient_alone_is_the_one_among_all(wrt: str, dtype: Scalar) -> None:
         )
         schedule = {"lift": lift, "window": window, "piece": 0}
         problem = Problem(dataset, losses.LOSSES["mse"], alone.y, schedule=schedule)
+        for _, array in all_of_them.items():
+            np.full_like(array, np.nan)  # what new arrays may find in their memory
         value, actual = problem.loss_and_gradients(alone.params, 1)
         assert value == loss
         assert [name for name, _ in actual.items()] == [wrt]
@@ -210,3 +213,87 @@ def test_explain_takes_data_in_every_layout() -> None:
     assert rnnbptt.explain(params, x.swapaxes(0, 1), batch_first=True) == told
     assert rnnbptt.explain(params, x.tolist()) == told
     assert rnnbptt.explain(params, x[:, 0]).steps_per_chunk > 1
+
+
+def test_lifts_and_pieces_keep_the_digits_of_the_recursion_over_a_long_time() -> None:
+    # An error of W_hh^L does the same at every chunk: 20,000 steps later it would be a hundred roundings.
+    params = Params.random(2, 16, 2, spectral_radius=1, kind="orthogonal", rng=0)
+    x, y = np.random.default_rng(0).standard_normal((2, 20_000, 1, 2))
+
+    def gradients(**schedule: int) -> Gradients:
+        problem = Problem(Dataset(params, x), losses.LOSSES["mse"], y, schedule=schedule)
+        return problem.loss_and_gradients(params, 1)[1]
+
+    expected = gradients(lift=1, piece=0)
+    for schedule in ({"lift": 64}, {"lift": 16}, {"lift": 1, "piece": 65}):
+        for name, gradient in gradients(**schedule).items():
+            assert relative_error(gradient, getattr(expected, name)) < 8e-14, (schedule, name)
+    W = Params.random(1, 20, 1, spectral_radius=1, kind="orthogonal", rng=0).W_hh
+    v = np.random.default_rng(0).standard_normal((20_000, 1, 20))
+    in_pieces, by_steps = rnnbptt.linear_scan(W, v), step_by_step(W, v, np.zeros((1, 20)), 1)
+    assert 0 < relative_error(in_pieces, by_steps) < 5e-14
+
+
+@pytest.mark.parametrize("radius", [1.1, 1.5, 2.0, 3.0])
+def test_no_lift_magnifies_roundings(radius: float) -> None:
+    params = Params.random(2, 16, 3, spectral_radius=radius, kind="orthogonal", rng=0)
+    told = rnnbptt.explain(params, np.zeros((400, 2)))
+    assert rnnbptt.power_norms(params.W_hh, told.steps_per_chunk) < np.log2(1e4)
+
+
+def test_a_scan_whose_powers_grow_too_large_goes_step_by_step() -> None:
+    W = Params.random(1, 12, 1, spectral_radius=1.5, kind="orthogonal", rng=0).W_hh
+    v, s0 = np.random.default_rng(1).standard_normal((600, 1, 12)), np.zeros((1, 12))
+    assert rnnbptt.linear_scan(W, v, s0).tobytes() == step_by_step(W, v, s0, 1).tobytes()
+
+
+@pytest.mark.parametrize("T", [400, 403])
+def test_explain_counts_every_chunk(T: int) -> None:
+    told = rnnbptt.explain(Params.random(2, 16, 3, rng=0), np.zeros((T, 2)))
+    assert told.steps_per_chunk > 1
+    assert (told.chunks - 1) * told.steps_per_chunk < T <= told.chunks * told.steps_per_chunk
+
+
+def test_what_is_prescribed_is_taken() -> None:
+    params = Params.random(2, 16, 3, rng=0)
+    x, y = np.zeros((4000, 1, 2)), np.zeros((4000, 1, 3))
+    dataset = Dataset(params, x)
+    for prescribed in (
+        {"lift": 4, "window": 40, "splits": 3, "piece": 17, "keep_all_states": 1},
+        {"lift": 1, "window": 4000, "splits": 1, "piece": 17, "keep_all_states": 0},
+        {"lift": 1, "window": 4000, "splits": 1, "piece": 0, "keep_all_states": 1},
+    ):
+        problem = Problem(dataset, losses.LOSSES["mse"], y, schedule=prescribed)
+        problem.loss_and_gradients(params, 1)
+        taken = problem.posed.used_schedule()
+        lift = prescribed.pop("lift")
+        assert taken["L"] == lift
+        assert {name: taken[name] for name in prescribed} == prescribed
+
+
+def test_a_call_keeps_to_its_limit_of_memory_or_says_so() -> None:
+    params = Params.random(2, 16, 3, rng=0)
+    x = np.zeros((4000, 8, 2))
+    refused = 0
+    for bits in range(10, 26):
+        try:
+            told = rnnbptt.explain(params, x, memory_limit=2**bits)
+        except MemoryError:
+            refused += 1
+        else:
+            assert told.workspace_bytes <= 2**bits
+    assert 0 < refused < 16
+
+
+@pytest.mark.parametrize("lift", [1, 2, 7, 16])
+def test_states_on_any_schedule_and_number_of_threads(lift: int) -> None:
+    params = Params.random(3, 16, 2, biases=True, direct=True, rng=0)
+    x = np.random.default_rng(1).standard_normal((3001, 2, 3))
+    exact = rnnbptt.reference.forward(params, x)
+    dataset = Dataset(params, x)
+    posed = dataset.pose(None, None, Backflow(), "states", lift=lift, splits=4)
+    for threads in (1, 2, 2):
+        o, hidden = dataset.result("o", 2), dataset.result("hidden", 16)
+        posed.outputs(params._arrays, o, hidden, None, threads)
+        np.testing.assert_allclose(hidden, exact.hidden, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(o, exact.o, rtol=0, atol=1e-12)

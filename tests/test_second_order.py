@@ -152,6 +152,9 @@ def test_hessp_is_symmetric_and_linear(loss: LossName) -> None:
     for power in (-400, -1, 3, 400, 1005):
         scaled = objective.hessp(theta, np.ldexp(u, power))
         assert scaled.tobytes() == np.ldexp(objective.hessp(theta, u), power).tobytes()
+    whole = np.round(u * 64)
+    tiny = objective.hessp(theta, np.ldexp(whole, -1060))
+    np.testing.assert_allclose(tiny, np.ldexp(objective.hessp(theta, whole), -1060), rtol=0, atol=5e-324)
     assert not objective.hessp(theta, np.zeros(n)).any()
     assert objective.hessp(np.zeros(n), u).shape == (n,)
     # What wrt leaves out is neither moved nor asked about.

@@ -1,0 +1,1 @@
+"""Small bugs, planted one at a time, and whether the tests see them."""
