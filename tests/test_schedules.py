@@ -234,10 +234,10 @@ def test_lifts_and_pieces_keep_the_digits_of_the_recursion_over_a_long_time() ->
     assert 0 < relative_error(in_pieces, by_steps) < 5e-14
 
 
-@pytest.mark.parametrize("radius", [1.1, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("radius", [1.5, 3.0, 6.0, 10.0])
 def test_no_lift_magnifies_roundings(radius: float) -> None:
     params = Params.random(2, 16, 3, spectral_radius=radius, kind="orthogonal", rng=0)
-    told = rnnbptt.explain(params, np.zeros((400, 2)))
+    told = rnnbptt.explain(params, np.zeros((10_000, 2)))
     assert rnnbptt.power_norms(params.W_hh, told.steps_per_chunk) < np.log2(1e4)
 
 
