@@ -140,8 +140,10 @@ class Copy:
         failed = re.search(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", text, re.MULTILINE)
         if failed:
             return failed[1]
-        last = re.findall(r"^(?:  File|Fatal|Timeout).*", text, re.MULTILINE)
-        return last[0].strip() if last else f"pytest ended with code {code}"
+        crash = re.search(r"Fatal Python error: (.*)|^(Timeout.*)", text, re.MULTILINE)
+        inside = re.search(r'tests/(\w+\.py)", line \d+ in (test_\w+)', text)
+        what = next(filter(None, crash.groups())) if crash else f"pytest ended with code {code}"
+        return f"{what}, in {inside[2]} of {inside[1]}" if inside else what
 
     def plant(self, rule: Rule) -> str:
         """Put a bug in; return the source without it."""
