@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -99,6 +100,17 @@ def test_losses_that_a_shift_does_not_change_stand_large_outputs() -> None:
         if known.shift_invariant:
             np.testing.assert_allclose(known.value(o + 1000, y), known.value(o, y), rtol=1e-9)
             np.testing.assert_allclose(known.derivative(o + 1000, y), known.derivative(o, y), rtol=1e-9)
+
+
+@pytest.mark.parametrize("lead", [1.0, 20.0, 40.0, 300.0])
+def test_confident_answers_have_digits(lead: float) -> None:
+    # One step with the outputs (lead, 0) and the label 0: l = log(1 + e^-lead).
+    params = Params([[1.0]], [[0.0]], [[lead], [0.0]])
+    loss, gradients = rnnbptt.loss_and_grad(params, [[1.0]], [0], loss="cross_entropy")
+    rest = math.exp(-lead)
+    assert loss == pytest.approx(math.log1p(rest), rel=1e-12)
+    assert gradients.W_qh is not None
+    np.testing.assert_allclose(gradients.W_qh[:, 0], [-rest / (1 + rest), rest / (1 + rest)], rtol=1e-12)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
