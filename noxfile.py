@@ -24,7 +24,8 @@ def peers(session: nox.Session) -> None:
     # This release has a CPU build among the ordinary wheels; others bring gigabytes of CUDA.
     session.install(".[test]", "torch==2.13.0", "jax", "jaxlib")
     selection = [
-        f"tests/test_{subject}.py" for subject in ("peers", "bridge", "torch", "torch_threads", "jax", "docs")
+        f"tests/test_{subject}.py"
+        for subject in ("peers", "bridge", "torch", "torch_threads", "jax", "jax_foreign", "docs")
     ]
     session.run("pytest", *selection, *session.posargs)
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import pickle
 import pkgutil
 import re
 import shutil
@@ -298,6 +299,23 @@ def test_public_classes_say_where_they_are_found() -> None:
     for name in rnnbptt.__all__:
         if isinstance(thing := getattr(rnnbptt, name), type):
             assert thing.__module__ == "rnnbptt", name
+
+
+def test_older_pickles_find_what_they_name() -> None:
+    shims = sorted((PACKAGE / "_moved").glob("*.py"))
+    assert len(shims) > 15
+    for path in shims:
+        module = importlib.import_module(f"rnnbptt.{path.stem}")
+        named = path.read_text(encoding="utf-8").splitlines()[0].partition("look for ")[2]
+        names = re.sub(r" and |\W+", " ", named).split()
+        assert names
+        assert [name for name in names if not hasattr(module, name)] == [], path.stem
+    # As protocol 2 wrote it, `rnnbptt.params` and its slots in a list.
+    old = b"\x80\x02crnnbptt.params\nGradients\nq\x00(NNNNNNNNtq\x01\x81q\x02."  # all eight are None
+    assert pickle.loads(old) == rnnbptt.Gradients()
+    for name, home in (("Sliding", "truncation"), ("Chunked", "truncation")):
+        again = pickle.loads(f"crnnbptt.{home}\n{name}\n(I7\ntR.".encode())
+        assert again == getattr(rnnbptt, name)(7)
 
 
 def test_signatures_match_the_reference() -> None:

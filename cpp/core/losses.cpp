@@ -16,8 +16,14 @@ namespace {
 //     tangent      (o, o') <- scale (d2u/do2 o', du/do);              returns scale du/do . o'
 //     root         the root and p of M^T M = scale d2u/do2,           M(k, l) = root[k] ((k == l) - p[l])
 //
-// with targets y, or the label. Its member of type double, if any, is the caller's parameter; factor(q), if
+// with targets y, or the label. A loss of residuals, u = sum_j f(o_j - y_j), may give at(r), the Slopes of f,
+// in the place of any of these. Its member of type double, if any, is the caller's parameter; factor(q), if
 // any, is l / u. It is then named in the list at the end of this file.
+
+// A function of one number: its value, first and second derivative.
+struct Slopes {
+  double value, first, second;
+};
 
 // l = u = 1/2 ||o - y||^2, du/do = o - y, d2u/do2 = I.
 struct SquaredError {
@@ -155,6 +161,39 @@ double add_steps(const LossSteps<Scalar>& s, double total, const StepLoss& loss)
   return total;
 }
 
+// derivative, tangent and root of a form that gives at(r).
+template <typename Form, typename Scalar>
+double derivative_at(const Form& form, Index n, Scalar* o, const Scalar* y, double scale) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) {
+    const Slopes f = form.at(static_cast<double>(o[i]) - static_cast<double>(y[i]));
+    sum += f.value;
+    o[i] = static_cast<Scalar>(scale * f.first);
+  }
+  return scale * sum;
+}
+
+template <typename Form, typename Scalar>
+double tangent_at(const Form& form, Index n, Scalar* o, Scalar* tangent, const Scalar* y, double scale) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) {
+    const Slopes f = form.at(static_cast<double>(o[i]) - static_cast<double>(y[i]));
+    const auto along = static_cast<double>(tangent[i]);
+    sum += f.first * along;
+    o[i] = static_cast<Scalar>(scale * f.second * along);
+    tangent[i] = static_cast<Scalar>(scale * f.first);
+  }
+  return scale * sum;
+}
+
+template <typename Form, typename Scalar>
+void root_at(const Form& form, Index n, const Scalar* o, const Scalar* y, double scale, Scalar* root) {
+  for (Index i = 0; i < n; ++i) {
+    const Slopes f = form.at(static_cast<double>(o[i]) - static_cast<double>(y[i]));
+    root[i] = static_cast<Scalar>(std::sqrt(scale * f.second));
+  }
+}
+
 // A struct as above, as a Loss.
 template <typename Scalar, typename Form>
 class LossOf final : public Loss<Scalar> {
@@ -171,19 +210,32 @@ class LossOf final : public Loss<Scalar> {
   double derivative(const LossSteps<Scalar>& steps, double total) const override {
     const Form form = with(steps.parameter);
     return add_steps(steps, total, [&](Scalar* o, Index number, double scale) {
-      return form.derivative(steps.size, o, target(steps, number), scale);
+      const auto y = target(steps, number);
+      if constexpr (requires { form.derivative(steps.size, o, y, scale); })
+        return form.derivative(steps.size, o, y, scale);
+      else
+        return derivative_at(form, steps.size, o, y, scale);
     });
   }
 
   double tangent(const LossSteps<Scalar>& steps, double total) const override {
     const Form form = with(steps.parameter);
     return add_steps(steps, total, [&](Scalar* o, Index number, double scale) {
-      return form.tangent(steps.size, o, o + steps.tangent, target(steps, number), scale);
+      const auto y = target(steps, number);
+      if constexpr (requires { form.tangent(steps.size, o, o, y, scale); })
+        return form.tangent(steps.size, o, o + steps.tangent, y, scale);
+      else
+        return tangent_at(form, steps.size, o, o + steps.tangent, y, scale);
     });
   }
 
   void root(const LossSteps<const Scalar>& step, Scalar* root, Scalar* p) const override {
-    with(step.parameter).root(step.size, step.o, target(step, 0), step.scale, root, p);
+    const Form form = with(step.parameter);
+    const auto y = target(step, 0);
+    if constexpr (requires { form.root(step.size, step.o, y, step.scale, root, p); })
+      form.root(step.size, step.o, y, step.scale, root, p);
+    else
+      root_at(form, step.size, step.o, y, step.scale, root);
   }
 
  private:

@@ -24,7 +24,7 @@ struct Schedule {
   // Whether the forward pass keeps all states; else it keeps one per sequence and window, and runs twice.
   bool keep_all_states = true;
   Index splits = 1;   // partial sums of the weight gradients, and tasks of a stage
-  Index piece = 0;    // coarse steps in a lane of the scan; 0 for whole sequences
+  Index piece = 0;    // coarse steps of a piece of the scan; 0 where lanes are not cut
   double memory = 0;  // bytes of the largest arrays
   Choices choices;    // what was prescribed
 };

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .reports.spectrum import SpectralReport, spectral_report
     from .reports.truncation import TruncationReport, truncation_report
 
-# Pickles name modules. Modules that version 0.1 had elsewhere are also found in this folder.
+# Pickles name modules. Modules that older pickles name are also found in this folder.
 __path__.append(_join(__path__[0], "_moved"))
 
 __version__ = _core.__version__

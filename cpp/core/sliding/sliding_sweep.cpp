@@ -90,7 +90,7 @@ const State* SlidingSweep<Scalar, State>::flow_out(Index steps) {
   return alone.past_first;
 }
 
-// --- what lies beyond the windows, (W_hh^T)^tau g_{t+tau}
+// --- what lies beyond the lag windows, (W_hh^T)^tau g_{t+tau}
 
 // The same states once more, for d_o of tau steps later.
 template <typename Scalar, typename State>

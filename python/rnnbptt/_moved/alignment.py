@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for Backpropagated."""
+"""Where older pickles look for Backpropagated."""
 
 from rnnbptt.reports.flow.alignment import Backpropagated as Backpropagated

@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for GaussNewton and Layout, and for methods of Objective."""
+"""Where older pickles look for Curvature, GaussNewton and Layout."""
 
 from rnnbptt.gradients.curvature import GaussNewton as GaussNewton
 from rnnbptt.gradients.layout import Layout as Layout

@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for Dataset."""
+"""Where older pickles look for Dataset."""
 
 from rnnbptt.engine.dataset import Dataset as Dataset

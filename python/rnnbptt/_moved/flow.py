@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for GradientFlow, RangeExits and gradient_flow."""
+"""Where older pickles look for GradientFlow, RangeExits and gradient_flow."""
 
 from rnnbptt.reports.flow import GradientFlow as GradientFlow
 from rnnbptt.reports.flow import RangeExits as RangeExits

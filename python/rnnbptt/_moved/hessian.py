@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for hvp."""
+"""Where older pickles look for hvp."""
 
 from rnnbptt.gradients.hvp import hvp as hvp

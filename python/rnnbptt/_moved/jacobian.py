@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for output_jacobian."""
+"""Where older pickles look for output_jacobian."""
 
 from rnnbptt.gradients.jacobian import output_jacobian as output_jacobian

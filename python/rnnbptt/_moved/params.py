@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for Gradients, Params and Trajectory."""
+"""Where older pickles look for Gradients, Params and Trajectory."""
 
 from rnnbptt.engine.params import Gradients as Gradients
 from rnnbptt.engine.params import Params as Params

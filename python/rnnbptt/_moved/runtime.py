@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for build_info, get_num_threads and set_num_threads."""
+"""Where older pickles look for build_info, get_num_threads and set_num_threads."""
 
 from rnnbptt.engine.runtime import build_info as build_info
 from rnnbptt.engine.runtime import get_num_threads as get_num_threads

@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for Scaled."""
+"""Where older pickles look for Scaled."""
 
 from rnnbptt.reports.wide_range.scaled import Scaled as Scaled

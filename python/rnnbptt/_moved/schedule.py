@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for Schedule and explain."""
+"""Where older pickles look for Schedule and explain."""
 
 from rnnbptt.gradients.schedule import Schedule as Schedule
 from rnnbptt.gradients.schedule import explain as explain

@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for spectral_report."""
+"""Where older pickles look for spectral_report."""
 
 from rnnbptt.reports.spectrum import spectral_report as spectral_report

@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for SpectralReport."""
+"""Where older pickles look for SpectralReport."""
 
 from rnnbptt.reports.spectrum import SpectralReport as SpectralReport

@@ -1,3 +1,3 @@
-"""Where pickles of version 0.1 look for jvp."""
+"""Where older pickles look for jvp."""
 
 from rnnbptt.gradients.jvp import jvp as jvp

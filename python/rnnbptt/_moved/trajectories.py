@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for forward, linear_scan and state_gradients."""
+"""Where older pickles look for forward, linear_scan and state_gradients."""
 
 from rnnbptt.engine.trajectories import forward as forward
 from rnnbptt.engine.trajectories import linear_scan as linear_scan

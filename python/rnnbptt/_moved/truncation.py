@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for Chunked, Randomized and Sliding."""
+"""Where older pickles look for Chunked, Randomized and Sliding."""
 
 from rnnbptt.engine.truncation import Chunked as Chunked
 from rnnbptt.engine.truncation import Randomized as Randomized

@@ -1,4 +1,4 @@
-"""Where pickles of version 0.1 look for TruncationReport and truncation_report."""
+"""Where older pickles look for TruncationReport and truncation_report."""
 
 from rnnbptt.reports.truncation import TruncationReport as TruncationReport
 from rnnbptt.reports.truncation import truncation_report as truncation_report

@@ -44,7 +44,7 @@ class Backflow(NamedTuple):
     """Each loss looks back at this many states; 0 for all."""
 
 
-_WHOLE = Backflow()
+_NOT_TRUNCATED = Backflow()
 
 
 class Dataset:
@@ -103,7 +103,7 @@ class Dataset:
         if h0 is None:
             return self
         other = copy.copy(self)
-        other.start = _validate.initial_state(h0, self.dtype, self.batch, self.shape[1], self.batched)
+        other.start = self.state("h0", h0)
         return other
 
     def for_model(
@@ -145,7 +145,7 @@ class Dataset:
         self,
         loss: Loss | None,
         targets: NDArray[Any] | None,
-        back: Backflow = _WHOLE,
+        back: Backflow = _NOT_TRUNCATED,
         goal: str = "gradients",
         /,
         **schedule: int,

@@ -34,7 +34,8 @@ class Loss(ABC):
     Attributes
     ----------
     parameter : float or None
-        The caller's number, where a loss takes one: ``loss=(name, number)``. ``None`` where it takes none.
+        The caller's number, where a loss takes one, finite and above 0: ``loss=(name, number)``. ``None``
+        where it takes none.
     """
 
     #: What callers and the extension call it.
@@ -143,7 +144,10 @@ def checked_loss(loss: LossLike, weights: object = None, mask: object = None) ->
     known = LOSSES[_validate.choice("loss", loss[0], LOSSES)]
     if known.parameter is None:
         raise ValueError(f"loss {known.name!r} takes no parameter: {_validate.describe(loss[1])} was given")
-    return type(known)(_validate.real("loss", loss[1]))
+    parameter = _validate.real("loss", loss[1])
+    if not 0 < parameter < np.inf:
+        raise ValueError(f"the number in loss={loss!r} must be finite and above 0")
+    return type(known)(parameter)
 
 
 def answer_of(loss: CallersLoss, o: NDArray[Any], y: Any) -> tuple[Any, Any]:

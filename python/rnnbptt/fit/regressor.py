@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-#: Pickles name both here.
+#: Older pickles name both here.
 __all__ = ["LinearRNNRegressor", "StartSummary"]
 
 

@@ -105,8 +105,7 @@ def hvp(
     theta = objective.pack(params)
     along = np.concatenate([part.ravel() for part in direction.values()])
     if with_start:
-        shape = theta.size - params.size
-        rest = np.zeros(shape, params.dtype)
+        rest = np.zeros(theta.size - params.size, params.dtype)
         if start is not None:
             rest = objective.pack(params, start)[params.size :]
         along = np.concatenate([along, rest])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..engine.truncation import Truncation
 
 
-#: What an objective is made of, and made of again from a pickle. Pickles of version 0.1 hold more.
+#: What an objective is made of, and made of again from a pickle. Older pickles hold more.
 _ARGUMENTS = ("_x", "_y", "_loss", "_like", "_truncate", "_threads", "_options")
 
 

@@ -33,13 +33,13 @@ class Schedule:
     wanted_steps_per_chunk : int
         What L would be if powers of ``W_hh`` did not grow too large on the way.
     piece : int
-        Chunks in a lane of the scan; 0 where every sequence is one lane.
+        Chunks of a piece of the scan; 0 where lanes are not cut.
     windows : int
-        Stretches of time that are worked on at once.
+        Parts of time that are worked on at once.
     forward_passes : int
         2 where the states of all windows do not fit into memory, and each window is run again; else 1.
     splits : int
-        Partial sums the weight gradients are collected in: the tasks of a phase.
+        Partial sums the weight gradients are collected in: the tasks of a stage.
     threads : int
         Threads the call may use. No bit of the result depends on them.
     isa : str
@@ -81,7 +81,7 @@ class Schedule:
                     f"  Powers of W_hh beyond {L} grow too large; {self.wanted_steps_per_chunk} was wanted."
                 )
         if self.piece:
-            lines.append(f"The recurrence runs in lanes of {self.piece} steps side by side, twice.")
+            lines.append(f"The recurrence runs in pieces of {self.piece} chunks side by side, twice.")
         if self.windows == 1:
             lines.append("All of it at once.")
         elif self.forward_passes == 1:

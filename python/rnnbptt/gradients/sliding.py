@@ -1,7 +1,8 @@
 """Gradients of inputs that look back exactly tau states, summed up without a difference.
 
-The engine takes windows of tau states as differences of two gradients (cpp/core/sliding says how). A
-difference is not finite where either of its terms is not, be it behind the window: then these are right.
+The engine takes lag windows as differences of two gradients (cpp/core/sliding says how). A difference is not
+finite where either of its terms is not, even where that lies behind the lag window; these sums
+do not look there.
 """
 
 from __future__ import annotations

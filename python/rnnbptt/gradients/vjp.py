@@ -61,7 +61,7 @@ def vjp(
 
     Examples
     --------
-    A sequence in two windows: the gradient by the state they share is carried from the later to the earlier.
+    A sequence in two parts: the gradient by the state they share is carried from the later to the earlier.
 
     >>> import numpy as np, rnnbptt
     >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[2.0]])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .scan import linear_scan as linear_scan  # where pickles of version 0.1 look for it
+from .scan import linear_scan as linear_scan  # where older pickles look for it
 from .scan import scan
 
 if TYPE_CHECKING:

@@ -259,8 +259,9 @@ def _alike(terms: Scaled) -> list[tuple[int, Scaled]]:
 def moved_rows(rows: Real, W: Real, chunk: Chunk, count: int, threads: int) -> Scaled:
     """Return ``rows W^k`` for k below `count`: (count, q, h).
 
-    By ever more steps at a time up to those of the chunk: as ordinary numbers, or one exponent per row. If
-    rows may have fallen below the range on the way, one step after the other.
+    By doubling: rows of lags below n, times W^n, are those of the next n lags, n up to the length of the
+    chunk. First as ordinary numbers, then with one exponent per row; one step at a time where rows may have
+    fallen below the range on the way.
     """
     if chunk.powers.raw:
         moved = np.empty((count, *rows.shape))

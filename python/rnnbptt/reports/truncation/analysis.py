@@ -125,9 +125,7 @@ def truncation_report(
         tails, kept = _norms(terms, columns, total)
         whole = {name: float(_part(total, part).log2_norms()) for name, part in columns.items()}
         grid = _grid(T, K)
-        chunked_bias, chunked_cosine, deviation = _on_grid(
-            problem, terms, total, grid, draws, generator, threads
-        )
+        chunked_bias, chunked_cosine, deviation = _on_grid(problem, total, grid, draws, generator, threads)
         return TruncationReport(
             steps=T,
             batch=B,
@@ -186,7 +184,6 @@ def _grid(T: int, K: int) -> NDArray[np.int64]:
 
 def _on_grid(
     problem: Problem,
-    terms: LagTerms,
     total: Scaled,
     grid: NDArray[np.int64],
     draws: int,

@@ -20,7 +20,7 @@ _NOT_MUCH_LESS = 1 / 16
 def correlate(a: Scaled, b: Real, count: int, threads: int = 0) -> Scaled:
     """Return ``R_k = sum_t a_{t+k} b_t^T``, summed over the batch, for k below `count`: (count, q, m).
 
-    By direct sums, or where that is less work by transforms of blocks. Rounding errors of those are of the
+    By direct sums, or where that is less work by transforms of sections. Rounding errors of those are of the
     size of ``||a|| ||b||``: they are for lags at which ``sum_t ||a_{t+k}|| ||b_t||`` is not much less.
     """
     (T, B, q), m = a.mantissa.shape, b.shape[2]
@@ -60,14 +60,14 @@ def _sums(a: Real, b: Real, result: Real, threads: int, length: int = 0) -> None
 
 def _length(T: int, B: int, q: int, m: int, count: int) -> int:
     """Return the length of transforms that is least work, or 0 where direct sums are less."""
-    # In nanoseconds of one core, for some machine. Blocks are transformed by 16.
+    # In nanoseconds of one core, for some machine. Sections are transformed by 16.
     cost = {0: q * m * count * (T - count / 2) * B / 25}
     for bits in range(max(4, count.bit_length()), 64):
         length = 2**bits
         one = 2 * length * (bits + length / 2048)  # long ones leave the caches
-        blocks = B * math.ceil(T / (length - count + 1))
+        sections = B * math.ceil(T / (length - count + 1))
         pairs = length * (60 + 5 * q * m)
-        cost[length] = math.ceil(blocks / 16) * ((q + m) * one + pairs) + math.ceil(q * m / 8) * one
+        cost[length] = math.ceil(sections / 16) * ((q + m) * one + pairs) + math.ceil(q * m / 8) * one
         if length > 2 * (T + count):
             break
     return min(cost, key=lambda length: cost[length])
