@@ -11,7 +11,7 @@ import rnnbptt
 from rnnbptt import reference
 from rnnbptt.engine.dataset import Dataset
 from rnnbptt.engine.losses import LOSSES as NAMED_LOSSES
-from rnnbptt.engine.losses import LossName
+from rnnbptt.engine.losses import LossName, checked_loss
 from rnnbptt.engine.params import Gradients, Kind, Params
 from rnnbptt.gradients.curvature import Curvature
 from rnnbptt.gradients.layout import Layout
@@ -73,7 +73,8 @@ class Case(NamedTuple):
         options = dict(self.options)
         loss = options.pop("loss", "mse")
         dataset = Dataset(self.params, self.x, wrt=self.wrt, **options)
-        problem = Problem(dataset, NAMED_LOSSES.get(loss), self.y, schedule=schedule)
+        known = None if loss == "given" else checked_loss(loss)
+        problem = Problem(dataset, known, self.y, schedule=schedule)
         return problem.loss_and_gradients(self.params, threads)
 
     def hessian_product(self, seed: int, threads: int = 1, **schedule: int) -> tuple[Array, Gradients]:
@@ -84,7 +85,7 @@ class Case(NamedTuple):
         options = dict(self.options)
         loss = options.pop("loss", "mse")
         dataset = Dataset(self.params, self.x, wrt=self.wrt[:-1], **options)
-        problem = Problem(dataset, NAMED_LOSSES[loss], self.y)
+        problem = Problem(dataset, checked_loss(loss), self.y)
         curvature = Curvature(problem, Layout(self.params, dataset), **schedule)
         rng = np.random.default_rng(seed)
         start = dataset.start

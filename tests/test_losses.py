@@ -126,6 +126,32 @@ def test_reports_know_every_loss(loss: LossName) -> None:
     assert np.isfinite(rnnbptt.gradient_flow(large, case.x, case.y, **case.options).log2_gradient_norm)
 
 
+def test_a_loss_square_near_zero_keeps_gradients_below_float64(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Bent(losses.Loss):
+        name = "squared_error"  # what the extension computes: here residuals are below one
+        slope_at_zero = 1.0
+
+        def value(self, o: Any, y: Any) -> Any:
+            return np.sum(np.minimum((o - y) ** 2 / 2, 9), axis=-1)
+
+        def derivative(self, o: Any, y: Any) -> Any:
+            return np.clip(o - y, -4, 4)
+
+    x, y, weights = np.zeros((3000, 1)), np.zeros((3000, 1)), np.zeros(3000)
+    x[0], weights[2900] = 1, 1
+
+    def flow() -> Any:
+        return rnnbptt.gradient_flow(PARAMS, x, y, weights=weights, loss="squared_error", lags=3000)
+
+    right = flow()
+    assert right.log2_gradient_norm < -5000
+    monkeypatch.setitem(losses.LOSSES, "squared_error", Bent())
+    np.testing.assert_allclose(flow().log2_state_gradients, right.log2_state_gradients, rtol=0, atol=1e-9)
+    assert flow().log2_gradient_norm == pytest.approx(right.log2_gradient_norm, abs=1e-9)
+
+
 def test_a_parameter_of_a_loss_is_the_callers_number(monkeypatch: pytest.MonkeyPatch) -> None:
     class Scaled(losses.SquaredError):
         name = "scaled"

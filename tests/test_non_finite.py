@@ -64,7 +64,14 @@ def assert_finite_alike(case: Case, **schedule: int) -> None:
 def test_gradients_are_not_finite_where_the_recursion_is_not(place: str, value: float, dtype: Scalar) -> None:
     rng = np.random.default_rng(len(place))
     for loss in LOSSES:
-        if place == "y" and losses.LOSSES[loss].labels:
+        known = losses.LOSSES[loss]
+        if place == "y" and known.labels:
+            continue
+        # Where dl/do is bounded, an infinite output asks for finite gradients.
+        if (
+            not known.labels
+            and np.isfinite(known.derivative(np.full((1, 2), np.inf), np.zeros((1, 2)))).all()
+        ):
             continue
         for steps in ((), STEP_OPTIONS):
             case = poisoned(build(rng, dtype, (40, 2, 3, 5, 2), loss=loss, steps=steps), place, value, rng)

@@ -44,6 +44,8 @@ class Loss(ABC):
     labels: ClassVar[bool] = False
     #: Whether l stays the same when all outputs of a step grow by the same number.
     shift_invariant: ClassVar[bool] = False
+    #: c, where ``dl/do = c (o - y)`` for all residuals near zero: reports go by it where these leave float64.
+    slope_at_zero: ClassVar[float | None] = None
 
     def __init__(self, parameter: float | None = None) -> None:
         self.parameter = parameter

@@ -14,7 +14,7 @@ from ..engine.params import Params
 from ..engine.trajectories import outputs
 from .cached import cached
 from .wide_range.chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
-from .wide_range.scaled import Real, Scaled, add, normalised, raw_if_tame, vanishing
+from .wide_range.scaled import TAME, ZERO, Real, Scaled, add, normalised, raw_if_tame, vanishing
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -205,7 +205,17 @@ def _derivative(loss: Loss, o: Scaled, targets: NDArray[Any], share: Real) -> Sc
     if loss.shift_invariant:  # relative to the largest output, the others end in the range of float64 or at 0
         o = Scaled(o.mantissa - o.mantissa.max(axis=-1, keepdims=True), o.exponent)
     dl = loss.derivative(o.at(np.zeros_like(o.exponent)), targets)
-    return raw_if_tame(share[..., np.newaxis] * dl)
+    result = raw_if_tame(share[..., np.newaxis] * dl)
+    if loss.slope_at_zero is None:
+        return result
+    residual = add(o, raw_if_tame(-targets))
+    near = normalised(residual.mantissa * (share[..., np.newaxis] * loss.slope_at_zero), residual.exponent)
+    tiny = (near.exponent < -TAME) & (near.exponent > ZERO)
+    if not tiny.any():
+        return result
+    result = normalised(*result)
+    mantissa = np.where(tiny[..., np.newaxis], near.mantissa, result.mantissa)
+    return Scaled(mantissa, np.where(tiny, near.exponent, result.exponent))
 
 
 def _callers_derivative(loss: CallersLoss, o: Scaled, y: Any, dataset: Dataset) -> Scaled:
