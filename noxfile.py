@@ -23,11 +23,8 @@ def peers(session: nox.Session) -> None:
     """Compare gradients with those of PyTorch and JAX, and run the bridges to them."""
     # This release has a CPU build among the ordinary wheels; others bring gigabytes of CUDA.
     session.install(".[test]", "torch==2.13.0", "jax", "jaxlib")
-    selection = [
-        f"tests/test_{subject}.py"
-        for subject in ("peers", "bridge", "torch", "torch_threads", "jax", "jax_foreign", "docs")
-    ]
-    session.run("pytest", *selection, *session.posargs)
+    subjects = ("peers", "bridge", "torch", "torch_threads", "jax", "jax_foreign", "docs", "second_order")
+    session.run("pytest", *(f"tests/test_{subject}.py" for subject in subjects), *session.posargs)
 
 
 @nox.session

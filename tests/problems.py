@@ -85,8 +85,8 @@ class Case(NamedTuple):
         options = dict(self.options)
         loss = options.pop("loss", "mse")
         dataset = Dataset(self.params, self.x, wrt=self.wrt[:-1], **options)
-        problem = Problem(dataset, checked_loss(loss), self.y)
-        curvature = Curvature(problem, Layout(self.params, dataset), **schedule)
+        problem = Problem(dataset, checked_loss(loss), self.y, schedule=schedule)
+        curvature = Curvature(problem, Layout(self.params, dataset))
         rng = np.random.default_rng(seed)
         start = dataset.start
         if start is None:

@@ -15,6 +15,7 @@ import pytest
 import rnnbptt
 from rnnbptt.__main__ import main
 from rnnbptt.commands.demo import command, forecasts, spectrum, sunspots
+from rnnbptt.commands.output_files import FORMATS, unwritable
 from speed import slow
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def test_a_seed_settles_the_network_and_the_picture(demo_extra: None, tmp_path: 
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert max(done) == training.TOTAL_ITERATIONS
-    for suffix in command.FORMATS:
+    for suffix in FORMATS:
         paths = [tmp_path / f"{number}{suffix}" for number in (1, 2)]
         for path, params in zip(paths, networks[:2], strict=True):
             picture.draw(path, params, data, spectrum.gradient_flow(params, 60))
@@ -269,8 +270,8 @@ def test_the_demo_refuses_before_it_works(
 def test_a_path_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     old = tmp_path / "old.png"
     old.write_bytes(b"before")
-    assert command.unwritable(old) is None
-    assert command.unwritable(tmp_path / "new.png") is None
+    assert unwritable(old) is None
+    assert unwritable(tmp_path / "new.png") is None
     assert old.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [old]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import doctest
 import importlib
 import importlib.util
@@ -301,6 +302,17 @@ def test_public_classes_say_where_they_are_found() -> None:
             assert thing.__module__ == "rnnbptt", name
 
 
+#: Params([[1.0]], [[0.5]], [[2.0]]), pickled when its module was rnnbptt.params.
+OLD_PARAMS = (
+    b"gAJjcm5uYnB0dC5wYXJhbXMKUGFyYW1zCimBXShjbnVtcHkuX2NvcmUubXVsdGlhcnJheQpfcmVjb25zdHJ1Y3QKcQBjbnVt"
+    b"cHkKbmRhcnJheQpxAUsAhWNfY29kZWNzCmVuY29kZQpxAlgBAAAAYlgGAAAAbGF0aW4xcQOGUnEEh1JxBShLAUsBSwGGY251"
+    b"bXB5CmR0eXBlClgCAAAAZjiJiIdScQYoSwNYAQAAADxOTk5K/////0r/////SwB0YoloAlgJAAAAAAAAAAAAw7A/aAOGUnRi"
+    b"aABoAUsAhWgEh1JxByhLAUsBSwGGaAaJaAJYCQAAAAAAAAAAAMOgP2gDhlJ0YmgAaAFLAIVoBIdScQgoSwFLAUsBhmgGiWgC"
+    b"WAgAAAAAAAAAAAAAQGgDhlJ0Yk5OTksBSwFLAYdoBlgEAAAAV19oeFgEAAAAV19oaFgEAAAAV19xaIeHKGgFaAdoCE5OTnRl"
+    b"Yi4="
+)
+
+
 def test_older_pickles_find_what_they_name() -> None:
     shims = sorted((PACKAGE / "_moved").glob("*.py"))
     assert len(shims) > 15
@@ -310,11 +322,11 @@ def test_older_pickles_find_what_they_name() -> None:
         names = re.sub(r" and |\W+", " ", named).split()
         assert names
         assert [name for name in names if not hasattr(module, name)] == [], path.stem
-    # As protocol 2 wrote it, `rnnbptt.params` and its slots in a list.
-    old = b"\x80\x02crnnbptt.params\nGradients\nq\x00(NNNNNNNNtq\x01\x81q\x02."  # all eight are None
-    assert pickle.loads(old) == rnnbptt.Gradients()
-    for name, home in (("Sliding", "truncation"), ("Chunked", "truncation")):
-        again = pickle.loads(f"crnnbptt.{home}\n{name}\n(I7\ntR.".encode())
+    params = pickle.loads(base64.b64decode(OLD_PARAMS))
+    assert type(params) is rnnbptt.Params
+    assert params.ravel().tolist() == [1.0, 0.5, 2.0]
+    for name in ("Sliding", "Chunked"):
+        again = pickle.loads(f"crnnbptt.truncation\n{name}\n(I7\ntR.".encode())
         assert again == getattr(rnnbptt, name)(7)
 
 

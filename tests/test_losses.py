@@ -163,7 +163,7 @@ def test_a_parameter_of_a_loss_is_the_callers_number(monkeypatch: pytest.MonkeyP
     assert losses.LOSSES["scaled"].parameter == 1.0
     for wrong in ("2", None, True):
         with pytest.raises(TypeError, match="loss must be a real number"):
-            losses.checked_loss(("scaled", wrong))  # type: ignore[arg-type]
+            losses.checked_loss(("scaled", wrong))  # type: ignore[arg-type]  # that is the point
     for out_of_range in (0, -1.0, np.inf, np.nan):
         with pytest.raises(ValueError, match=r"loss=.* must be finite and above 0"):
             losses.checked_loss(("scaled", out_of_range))

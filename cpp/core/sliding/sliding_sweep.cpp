@@ -52,20 +52,19 @@ bool SlidingSweep<Scalar, State>::run(RunningPass<Scalar, State>& pass) {
 
 template <typename Scalar, typename State>
 const State* SlidingSweep<Scalar, State>::find_entering() {
-  const Index B = problem_.shape.B, blocks = (problem_.shape.T + problem_.block - 1) / problem_.block;
+  const Index B = problem_.shape.B;
   const Index steps = lag_windows_.steps_ahead();
   const State* first_steps = steps > 0 ? flow_out(steps) : nullptr;
   const State* all_steps = lag_windows_.blocks_ahead() > 0 ? flow_out(problem_.block) : nullptr;
-  auto* entering = workspace_.take<State>(blocks * B * problem_.shape.h);
-  lag_windows_.join(blocks, B, all_steps, first_steps, entering);
+  auto* entering = workspace_.take<State>(blocks() * B * problem_.shape.h);
+  lag_windows_.join(blocks(), B, all_steps, first_steps, entering);
   return entering;
 }
 
 // dL/ds of the last state before each block for the losses of its first `steps` steps alone: (blocks, B, h).
 template <typename Scalar, typename State>
 const State* SlidingSweep<Scalar, State>::flow_out(Index steps) {
-  const Index h = problem_.shape.h;
-  const Index rows = (problem_.shape.T + problem_.block - 1) / problem_.block * problem_.shape.B;
+  const Index h = problem_.shape.h, rows = blocks() * problem_.shape.B;
   Options alone = options();
   alone.accumulate = false;
   if (steps < problem_.block) {

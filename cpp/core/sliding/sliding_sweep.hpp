@@ -37,6 +37,7 @@ class SlidingSweep {
   Options options() const;
   bool run(RunningPass<Scalar, State>& pass);
 
+  Index blocks() const { return (problem_.shape.T + problem_.block - 1) / problem_.block; }
   const State* find_entering();
   const State* flow_out(Index steps);
   void take_away_beyond();

@@ -11,14 +11,15 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .. import _core, _validate
+from .. import _validate
 from ..engine.losses import LOSSES, Loss, SumOfSquares
 
 if TYPE_CHECKING:
+    from .. import _core
     from .._validate import FloatArray
     from ..engine.truncation import Truncation
     from .layout import Layout
@@ -68,15 +69,13 @@ class Curvature:
     Parameters
     ----------
     problem : Problem
-        Of a loss that has a name, not truncated.
+        Of a loss that has a name, not truncated. Products with the Hessian keep to its schedule.
     layout : Layout
         How vectors hold the parameters.
-    **schedule : int
-        As `Dataset.pose` takes them, for products with the Hessian.
     """
 
-    def __init__(self, problem: Problem, layout: Layout, **schedule: int) -> None:
-        self._problem, self._layout, self._schedule = problem, layout, schedule
+    def __init__(self, problem: Problem, layout: Layout) -> None:
+        self._problem, self._layout = problem, layout
         self._tangent: _core.Problem | None = None
 
     def residuals(self, theta: FloatArray, threads: int) -> FloatArray:
@@ -115,6 +114,5 @@ class Curvature:
         start = None  # part of the vector
         if dataset.start is not None and self._layout.start is None:
             start = np.concatenate([dataset.start, np.zeros_like(dataset.start)], axis=-1)
-        targets: Any = self._problem.targets()
         doubled = dataset.for_model((d, 2 * h, 2 * q), start, tangent=True)
-        return doubled.pose(loss, targets, **self._schedule)
+        return doubled.pose(loss, self._problem.targets(), **self._problem.schedule)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core, _validate
+from .. import _validate
 from ..engine import truncation
 from ..engine.dataset import Dataset, checked
 from ..engine.losses import checked_loss
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from .. import _core
     from .._validate import FloatArray
     from ..engine.losses import LossLike
     from ..engine.params import Gradients
@@ -370,8 +371,8 @@ class Objective:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         x, y, loss, like, truncate, num_threads, options = (state[name] for name in _ARGUMENTS)
-        threads = num_threads or None
-        self.__init__(x, y, loss=loss, like=like, truncate=truncate, num_threads=threads, **options)  # type: ignore[misc]
+        given = {"loss": loss, "like": like, "truncate": truncate, "num_threads": num_threads or None}
+        self.__init__(x, y, **given, **options)  # type: ignore[misc]  # no subclass changes what it takes
 
     def _bind(self, params: Params) -> Problem:
         """Return the problem for parameters of this kind."""

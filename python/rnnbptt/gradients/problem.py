@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core, _validate
+from .. import _validate
 from ..engine.dataset import Backflow, Dataset
 from ..engine.losses import CallersLoss, Loss, answer_of
 from ..engine.params import Gradients, Params
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .. import _core
     from .._validate import FloatArray
 
 
@@ -55,11 +56,11 @@ class Problem:
         schedule: Mapping[str, int] | None = None,
     ) -> None:
         self.dataset, self.loss, self._y = dataset, loss, y
-        self._truncate, self._d_hT, self._schedule = truncate, d_hT, schedule or {}
+        self._truncate, self._d_hT, self.schedule = truncate, d_hT, schedule or {}
         self.native: _core.Problem | None = None
         if loss is None or isinstance(loss, Loss):
             back = backflow(truncate, dataset) if d_hT is None else Backflow(d_hT=d_hT)
-            self.native = dataset.pose(loss, self.targets(), back, **self._schedule)
+            self.native = dataset.pose(loss, self.targets(), back, **self.schedule)
 
     @property
     def posed(self) -> _core.Problem:
@@ -78,7 +79,7 @@ class Problem:
         if h0 is None:
             return self
         dataset = self.dataset.starting_at(h0)
-        return Problem(dataset, self.loss, self._y, self._truncate, d_hT=self._d_hT, schedule=self._schedule)
+        return Problem(dataset, self.loss, self._y, self._truncate, d_hT=self._d_hT, schedule=self.schedule)
 
     def loss_and_gradients(self, params: Params, threads: int) -> tuple[float, Gradients]:
         """Compute the loss, 0 where dL/do is given, and the gradients that the data's `wrt` names."""
@@ -87,12 +88,12 @@ class Problem:
         dataset, truncate = self.dataset, self._truncate
         if isinstance(truncate, Randomized):
             cuts = truncate.cuts(dataset.steps, dataset.batch).view(np.uint8)
-            return self._gradients(self.native, params, threads, cuts=cuts)
+            return self._gradients(params, threads, cuts=cuts)
         if not (isinstance(truncate, Sliding) and "x" in dataset.wrt and truncate.tau <= dataset.steps):
-            return self._gradients(self.native, params, threads)
+            return self._gradients(params, threads)
         shape = (dataset.steps, dataset.batch, params.shape[2])
         d_o = _validate.allocate("d_o", shape, params.dtype)
-        loss, gradients = self._gradients(self.native, params, threads, d_o)
+        loss, gradients = self._gradients(params, threads, d_o)
         assert gradients.x is not None
         if not np.isfinite(gradients.x).all():
             with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
@@ -103,12 +104,11 @@ class Problem:
         assert callable(self.loss)
         L, d_o = answer_of(self.loss, outputs(params, self.dataset, threads), self._y)
         L = _validate.number("L", L)
-        given = Problem(self.dataset, None, d_o, self._truncate, schedule=self._schedule)
+        given = Problem(self.dataset, None, d_o, self._truncate, schedule=self.schedule)
         return L, given.loss_and_gradients(params, threads)[1]
 
     def _gradients(
         self,
-        native: _core.Problem,
         params: Params,
         threads: int,
         d_o: FloatArray | None = None,
@@ -124,5 +124,6 @@ class Problem:
         d_h0 = _validate.allocate("d_h0", (dataset.batch, h), dataset.dtype) if "h0" in dataset.wrt else None
         d_x = dataset.result("d_x", d) if "x" in dataset.wrt else None
         view = None if d_x is None else dataset.time_major(d_x)
-        loss, results = native.gradient(params._arrays, dataset.wanted, d_h0, view, d_o, cuts, threads)
+        arguments = params._arrays, dataset.wanted, d_h0, view, d_o, cuts, threads
+        loss, results = self.posed.gradient(*arguments)
         return loss, Gradients._make((*results, d_h0 if d_h0 is None or dataset.batched else d_h0[0], d_x))

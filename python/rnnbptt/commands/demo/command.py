@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..output_files import FORMATS as FORMATS
-from ..output_files import unwritable as unwritable
+from ..output_files import unwritable
 
 if TYPE_CHECKING:
     import argparse
