@@ -13,17 +13,18 @@ Edges = Mapping[str, frozenset[str]]
 #: stands for all its modules. The package itself ("") is its public face.
 PYTHON_ROOMS: dict[str, frozenset[str]] = {
     "_validate": frozenset(),
+    "_extras": frozenset(),
     "engine": frozenset({"_validate", "_core"}),
     "gradients": frozenset({"_validate", "_core", "engine"}),
-    "reports": frozenset({"_validate", "_core", "engine", "gradients"}),
-    "fit": frozenset({"_validate", "engine", "gradients", "reports"}),
+    "reports": frozenset({"_validate", "_extras", "_core", "engine", "gradients"}),
+    "fit": frozenset({"_validate", "_extras", "engine", "gradients", "reports"}),
     "bridge": frozenset({"_validate", "engine", "gradients"}),
-    "torch": frozenset({"_validate", "_core", "engine", "bridge"}),
-    "jax": frozenset({"_validate", "_core", "engine", "bridge"}),
+    "torch": frozenset({"_validate", "_extras", "_core", "engine", "bridge"}),
+    "jax": frozenset({"_validate", "_extras", "_core", "engine", "bridge"}),
     # The oracle shares types and names with what it checks, and no formula.
     "reference": frozenset({"_validate", "engine.losses", "engine.params", "engine.truncation"}),
     # The demo is a program of a user's: it knows the public face.
-    "commands": frozenset({"_validate", "engine", "gradients", "reports", "fit", "reference", ""}),
+    "commands": frozenset({"_validate", "_extras", "engine", "gradients", "reports", "fit", "reference", ""}),
     "_moved": frozenset({"engine", "gradients", "reports"}),
     "": frozenset({"_core", "engine", "gradients", "reports", "fit", "reference", "torch", "jax"}),
     "__main__": frozenset({"commands", ""}),

@@ -282,7 +282,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "scipy", None)
     assert main(["demo"]) == 2
     error = capsys.readouterr().err
-    assert "scipy not found" in error
+    assert "the demo needs scipy, which is not installed" in error
     assert "pip install 'rnnbptt[demo]'" in error
 
 

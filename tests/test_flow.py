@@ -494,7 +494,7 @@ PARAMS = rnnbptt.Params([[1.0]], [[0.5]], [[1.0]])
         ({"num_threads": 0}, ValueError, "num_threads"),
         ({"loss": lambda o, y: (0.0, o), "weights": np.ones(5)}, ValueError, "weights must be None"),
         ({"loss": lambda o, y: 0.0}, TypeError, "loss must return a pair"),
-        ({"loss": lambda o, y: (0.0, o[1:])}, ValueError, "d_o must have shape"),
+        ({"loss": lambda o, y: (0.0, o[1:])}, ValueError, "d_o returned by loss must have shape"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception], message: str) -> None:

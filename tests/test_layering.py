@@ -59,6 +59,8 @@ PUBLIC = {
     "truncation_report",
     "vjp",
 }
+if importlib.util.find_spec("sklearn"):
+    PUBLIC.add("LinearRNNRegressor")
 
 
 def modules(package: ModuleType = rnnbptt) -> list[ModuleType]:

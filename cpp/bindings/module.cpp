@@ -27,7 +27,10 @@ PYBIND11_MODULE(_core, module, py::mod_gil_not_used()) {
       // The signal's handler has set the exception that Python is to see.
     } catch (const rnnbptt::OutOfMemory& error) {
       char text[80];
-      std::snprintf(text, sizeof text, "cannot work in less than %.0f bytes of memory", error.bytes);
+      std::snprintf(text, sizeof text,
+                    error.limited ? "memory_limit must be at least %.0f bytes for this problem"
+                                  : "cannot work in less than %.0f bytes of memory",
+                    error.bytes);
       PyErr_SetString(PyExc_MemoryError, text);
     }
   });

@@ -6,6 +6,7 @@
 optimiser; `vjp` takes a loss of your own; `rnnbptt.reference` is the same in plain NumPy, as equations.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 from os.path import join as _join
@@ -31,6 +32,7 @@ from .gradients.vjp import vjp
 if TYPE_CHECKING:
     from . import reference
     from .engine.powers import matrix_powers, power_norms
+    from .fit import LinearRNNRegressor
     from .gradients.clipping import clip_by_global_norm
     from .gradients.curvature import GaussNewton
     from .gradients.hvp import hvp
@@ -51,6 +53,7 @@ __all__ = [
     "GaussNewton",
     "GradientFlow",
     "Gradients",
+    "LinearRNNRegressor",
     "Objective",
     "Params",
     "Randomized",
@@ -101,20 +104,47 @@ _ON_DEMAND = {
     "spectral_report": "reports.spectrum",
     "truncation_report": "reports.truncation",
 }
-_MODULES = ("jax", "reference", "torch")
+_MODULES = ("fit", "jax", "reference", "torch")
+
+# Which names there are depends on an extra: `__all__` is made when it is first asked for.
+_NAMES = __all__
+if not TYPE_CHECKING:
+    del __all__
 
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
         return _import_module(f".{name}", __name__)
-    if name not in _ON_DEMAND:
+    if name == "__all__":
+        value: object = _available()
+    elif name not in _ON_DEMAND:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_import_module(f".{_ON_DEMAND[name]}", __name__), name)
+    else:
+        try:
+            value = getattr(_import_module(f".{_ON_DEMAND[name]}", __name__), name)
+        except ImportError as error:
+            # hasattr() is told that it is not there. An import statement asks in the same way before it fails
+            # without a reason: it is given the reason.
+            if _sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+                raise
+            raise AttributeError(str(error)) from error
     globals()[name] = value
     return value
 
 
+def _available() -> list[str]:
+    """Return the public names without those that cannot be had here, so that ``import *`` never fails."""
+    try:
+        _import_module(".fit", __name__)
+    except ImportError:
+        return [name for name in _NAMES if _ON_DEMAND.get(name) != "fit"]
+    return _NAMES
+
+
 def __dir__() -> list[str]:
-    # Whoever asks for everything that is listed, as help() does, must not fail where an extra is missing.
-    listed = {*globals(), *_ON_DEMAND, "reference"}
+    # What a user of the package calls by name. Whoever asks for everything that is listed, as help() does,
+    # must not fail where an extra is missing, nor wait for one that is there.
+    there = globals()
+    special = {name for name in there if name.startswith("__") and name.endswith("__")}
+    listed = {*_NAMES, *special, *(name for name in _MODULES if name in there)}
     return sorted(listed if _find_spec("sklearn") else listed - {"LinearRNNRegressor"})

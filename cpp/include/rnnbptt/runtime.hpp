@@ -14,10 +14,11 @@ struct Interrupted : std::exception {
   const char* what() const noexcept override { return "interrupted"; }
 };
 
-// Memory that could not be had: `bytes` is what was asked for.
+// Memory that could not be had: `bytes` is what was asked for. `limited`: the caller's own limit forbids it.
 struct OutOfMemory : std::exception {
-  explicit OutOfMemory(double bytes) : bytes(bytes) {}
+  explicit OutOfMemory(double bytes, bool limited = false) : bytes(bytes), limited(limited) {}
   double bytes;
+  bool limited;
   const char* what() const noexcept override { return "out of memory"; }
 };
 

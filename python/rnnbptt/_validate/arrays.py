@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scalars import SCALAR_TYPES
+from .scalars import SCALAR_TYPES, describe
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, DTypeLike
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
@@ -22,16 +22,21 @@ _NUMERIC_KINDS = "biuf"
 MAX_BYTES = 2**42
 
 
-def numeric(name: str, value: object) -> NDArray[Any]:
+def numeric(name: str, value: object, expected: str = "an array of real numbers") -> NDArray[Any]:
     """Return `value` as an array of booleans, integers or real floats; everything else is a TypeError."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: pass mask= or weights= instead")
     try:
         result = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{name} must be an array of numbers: {error}") from None
+    except MemoryError:
+        raise MemoryError(f"{name} cannot be copied into an array: {describe(value)}") from None
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of numbers: {error}") from None
+    except Exception as error:  # whatever a library says of arrays of its own that NumPy cannot read
+        raise TypeError(f"{name} must be an array of numbers that NumPy can read: {error}") from error
     if result.dtype.kind not in _NUMERIC_KINDS:
-        raise TypeError(f"{name} must be an array of real numbers, not of dtype {result.dtype}")
+        came = f"of dtype {result.dtype}" if result.ndim else describe(value)
+        raise TypeError(f"{name} must be {expected}, not {came}")
     # Not result.nbytes, which wraps around for broadcast arrays.
     count = math.prod(result.shape) * result.itemsize
     if count > MAX_BYTES:
@@ -48,26 +53,50 @@ def cast(name: str, value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if value.dtype == dtype and value.dtype.isnative and value.flags.aligned:
         # A dtype may spell its byte order out, as those of files do: the same numbers, not the same dtype.
         return value if value.dtype.byteorder in "=|" else value.view(dtype)
-    return value.astype(dtype)
+    return copied(name, value, dtype)
+
+
+def copied(name: str, value: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return a C-contiguous copy, or raise a MemoryError that names the argument and the bytes."""
+    try:
+        return value.astype(dtype, order="C")
+    except MemoryError:
+        count = math.prod(value.shape) * np.dtype(dtype).itemsize
+        raise MemoryError(
+            f"cannot allocate {count} bytes for a copy of {name} of shape {value.shape}"
+        ) from None
+
+
+def contiguous(name: str, value: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as it is if it is C-contiguous, and a copy otherwise."""
+    return value if value.flags.c_contiguous else copied(name, value, value.dtype)
 
 
 def check_shape(name: str, value: NDArray[Any], shape: Shape) -> None:
     """Refuse an array of another shape."""
     if value.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, not {value.shape}")
+        hint = ""
+        if not name.isidentifier():
+            pass
+        elif (*value.shape, 1) == shape:
+            hint = f": pass {name}[{':, ' * value.ndim}None]"
+        elif value.shape == (*shape, 1):
+            hint = f": pass {name}[..., 0]"
+        raise ValueError(f"{name} must have shape {shape}, not {value.shape}{hint}")
 
 
 def array(name: str, value: ArrayLike, dtype: np.dtype[Any], shape: Shape) -> FloatArray:
     """Return `value` as an aligned C-contiguous array of `dtype` and `shape`."""
     numbers = numeric(name, value)
     check_shape(name, numbers, shape)
-    return np.ascontiguousarray(cast(name, numbers, dtype))
+    return contiguous(name, cast(name, numbers, dtype))
 
 
 def number(name: str, value: ArrayLike) -> float:
     """Return `value`, a number or an array of no dimensions, as a float."""
-    numbers = numeric(name, value)
-    check_shape(name, numbers, ())
+    numbers = numeric(name, value, "a real number")
+    if numbers.ndim:
+        raise ValueError(f"{name} must be a number, not an array of shape {numbers.shape}")
     return float(numbers)
 
 
@@ -79,15 +108,28 @@ def integers(name: str, value: ArrayLike, low: int, high: int) -> IntArray:
     if numbers.size and (numbers.min() < low or numbers.max() > high):
         worst = numbers.min() if numbers.min() < low else numbers.max()
         raise ValueError(f"{name} must lie between {low} and {high}, not {worst}")
-    return np.ascontiguousarray(numbers, dtype=np.int64).reshape(numbers.shape)
+    return contiguous(name, cast_integers(name, numbers))
+
+
+def cast_integers(name: str, value: NDArray[Any]) -> IntArray:
+    """Return integers, known to fit, as int64."""
+    return value if value.dtype == np.int64 and value.flags.aligned else copied(name, value, np.int64)
+
+
+def floats(name: str, value: ArrayLike) -> FloatArray:
+    """Return `value` as an array of the float32 or float64 it holds; integers become float64."""
+    numbers = numeric(name, value)
+    return cast(name, numbers, _own_dtype(name, numbers))
 
 
 def square(name: str, value: ArrayLike) -> FloatArray:
     """Return `value` as a C-contiguous square matrix of float32 or float64; integers become float64."""
+    if hasattr(value, "W_hh"):
+        raise TypeError(f"{name} must be a square matrix, not {type(value).__name__}: pass its W_hh")
     numbers = numeric(name, value)
     if numbers.ndim != 2 or numbers.shape[0] != numbers.shape[1] or numbers.shape[0] == 0:
         raise ValueError(f"{name} must be a square matrix of size at least 1, not of shape {numbers.shape}")
-    return np.ascontiguousarray(cast(name, numbers, _own_dtype(name, numbers)))
+    return contiguous(name, cast(name, numbers, _own_dtype(name, numbers)))
 
 
 def _own_dtype(name: str, numbers: NDArray[Any]) -> np.dtype[Any]:

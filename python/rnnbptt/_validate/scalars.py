@@ -20,23 +20,44 @@ MAX_THREADS = 1024
 
 def describe(value: object) -> str:
     """Return a short description of a value that was not expected."""
-    text = repr(value)
     kind = type(value).__name__
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{kind} {written(value)}"
+    try:  # what follows is somebody else's code, which may fail
+        shape = getattr(value, "shape", None)
+        if isinstance(shape, tuple) and shape:
+            return f"{kind} of shape {tuple(shape)}"
+        text = repr(value)
+    except Exception:
+        return kind
     return f"{kind} {text}" if len(text) <= 40 else kind
+
+
+def quoted(text: str) -> str:
+    """Return a text in quotes, cut where it is long."""
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r}..."
+
+
+def written(number: int) -> str:
+    """Return an integer as text; of one with too many digits to be read, how many bits it has."""
+    # Python refuses to write out more than some thousands of digits.
+    return str(number) if number.bit_length() <= 256 else f"a number of {number.bit_length()} bits"
 
 
 def integer(name: str, value: object, low: int, high: int = sys.maxsize) -> int:
     """Return `value` as a Python int within ``[low, high]``; booleans and floats are refused."""
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
+        raise TypeError(f"{name} must be an integer, not {describe(value)}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # the point is to ask whether it is one
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {describe(value)}") from None
     if number < low:
-        raise ValueError(f"{name} must be at least {low}, not {number}")
+        raise ValueError(f"{name} must be at least {low}, not {written(number)}")
     if number > high:
-        raise OverflowError(f"{name} must be at most {high}, not {number}")
+        raise OverflowError(f"{name} must be at most {high}, not {written(number)}")
     return number
 
 
@@ -62,7 +83,8 @@ def real(name: str, value: object) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise OverflowError(f"{name} must be at most {sys.float_info.max}, not {value}") from None
+        came = written(value) if isinstance(value, int) else describe(value)
+        raise OverflowError(f"{name} must be at most {sys.float_info.max}, not {came}") from None
 
 
 def nonnegative(name: str, value: object) -> float:
@@ -93,8 +115,8 @@ def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return the dtype `value` stands for, which must be float32 or float64."""
     try:
         dtype = np.dtype(value)
-    except TypeError:
-        raise TypeError(f"{name} must be float32 or float64, not {value!r}") from None
+    except Exception:  # of many types, some of the text of a dtype
+        raise TypeError(f"{name} must be float32 or float64, not {describe(value)}") from None
     if dtype not in SCALAR_TYPES:
         raise TypeError(f"{name} must be float32 or float64, not {dtype}")
     return dtype
@@ -106,7 +128,7 @@ def choice(name: str, value: object, choices: Collection[str]) -> str:
         raise TypeError(f"{name} must be a string, not {describe(value)}")
     if value not in choices:
         allowed = ", ".join(repr(c) for c in choices)
-        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+        raise ValueError(f"{name} must be one of {allowed}, not {quoted(value)}")
     return value
 
 
@@ -114,14 +136,18 @@ def names(name: str, value: object, allowed: Collection[str]) -> frozenset[str]:
     """Return a collection of names, each of which must be in `allowed`."""
     if isinstance(value, str):
         value = (value,)
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=describe)  # the first one that is wrong does not depend on hashes
     try:
-        chosen: frozenset[Any] = frozenset(value)  # type: ignore[call-overload]  # that is the question
+        entries = iter(value)  # type: ignore[call-overload]  # that is the question
     except TypeError:
         raise TypeError(f"{name} must be a collection of names, not {describe(value)}") from None
-    for entry in chosen:
+    chosen = []
+    for entry in entries:
         if not isinstance(entry, str):
             raise TypeError(f"{name} must hold names, not {describe(entry)}")
         if entry not in allowed:
             options = ", ".join(repr(a) for a in allowed)
-            raise ValueError(f"{name} must name some of {options}, not {entry!r}")
-    return chosen
+            raise ValueError(f"{name} must name some of {options}, not {quoted(entry)}")
+        chosen.append(str(entry))
+    return frozenset(chosen)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import array, cast, check_shape, numeric
+from .arrays import array, cast, cast_integers, check_shape, contiguous, copied, numeric
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -21,13 +21,14 @@ def sequence(
     numbers = numeric(name, value)
     leading = "(B, T" if batch_first else "(T, B"
     if numbers.ndim not in (2, 3) or numbers.shape[-1] != features:
+        hint = f": pass {name}[:, None]" if numbers.ndim == features == 1 else ""
         raise ValueError(
-            f"{name} must have shape (T, {features}) or {leading}, {features}), not {numbers.shape}"
+            f"{name} must have shape (T, {features}) or {leading}, {features}), not {numbers.shape}{hint}"
         )
     batched = numbers.ndim == 3
     if 0 in numbers.shape:
         raise ValueError(f"{name} must have at least one step and one sequence, not shape {numbers.shape}")
-    return _readable(time_major(cast(name, numbers, dtype), batched, batch_first)), batched
+    return _readable(name, time_major(cast(name, numbers, dtype), batched, batch_first)), batched
 
 
 def like_sequence(
@@ -39,7 +40,7 @@ def like_sequence(
     """
     numbers = numeric(name, value)
     check_shape(name, numbers, caller_shape(shape, batched, batch_first))
-    return _readable(time_major(cast(name, numbers, dtype), batched, batch_first))
+    return _readable(name, time_major(cast(name, numbers, dtype), batched, batch_first))
 
 
 def caller_shape(shape: Shape, batched: bool, batch_first: bool) -> Shape:
@@ -57,12 +58,12 @@ def time_major(value: NDArray[Any], batched: bool, batch_first: bool) -> NDArray
     return value.swapaxes(0, 1) if batch_first else value
 
 
-def _readable(value: NDArray[Any]) -> NDArray[Any]:
+def _readable(name: str, value: NDArray[Any]) -> NDArray[Any]:
     """Return a (T, B, features) array whose strides are whole scalars and whose features are contiguous."""
     item = value.itemsize
     whole = all(stride % item == 0 for stride in value.strides)
     joined = value.ndim < 3 or value.shape[2] == 1 or value.strides[2] == item
-    return value if whole and joined else np.ascontiguousarray(value)
+    return value if whole and joined else copied(name, value, value.dtype)
 
 
 def initial_state(
@@ -82,6 +83,8 @@ def labels(
     batched: bool,
     batch_first: bool,
     used: NDArray[np.bool_] | None = None,
+    *,
+    loss: str,
 ) -> IntArray:
     """Return class labels as a time-major (T, B) int64 array of values below q.
 
@@ -89,7 +92,7 @@ def labels(
     """
     numbers = numeric("y", value)
     if numbers.dtype.kind not in "iu":
-        raise TypeError(f"y must hold integer class labels for loss='cross_entropy', not {numbers.dtype}")
+        raise TypeError(f"y must hold integer class labels for loss={loss!r}, not {numbers.dtype}")
     check_shape("y", numbers, caller_shape(shape, batched, batch_first))
     steps = time_major(numbers, batched, batch_first)
     if used is not None:
@@ -98,7 +101,7 @@ def labels(
     low, high = steps.min(), steps.max()
     if low < 0 or high >= q:
         raise ValueError(f"y must hold class labels from 0 to {q - 1}, not {low if low < 0 else high}")
-    return steps.astype(np.int64)
+    return copied("y", steps, np.int64)
 
 
 def step_weights(
@@ -127,17 +130,22 @@ def step_weights(
         if numbers.dtype.kind != "b":
             raise TypeError(f"mask must be an array of booleans, not of {numbers.dtype}")
         kept = like_sequence("mask", numbers, np.dtype(bool), shape, batched, batch_first)
-        combined = kept.astype(dtype) if combined is None else np.where(kept, combined, 0).astype(dtype)
+        ones = copied("mask", kept, dtype)
+        combined = ones if combined is None else np.where(kept, combined, 0).astype(dtype)
     counts: IntArray | None = None
     if lengths is not None:
         numbers = numeric("lengths", lengths)
         if numbers.dtype.kind not in "iu":
             raise TypeError(f"lengths must be integers, not of dtype {numbers.dtype}")
+        if not batched and numbers.ndim:
+            raise ValueError(
+                f"lengths must be one number where x has no batch axis, not an array of shape {numbers.shape}"
+            )
         check_shape("lengths", numbers, (batch,) if batched else ())
         if numbers.min() < 1 or numbers.max() > steps:
             worst = numbers.min() if numbers.min() < 1 else numbers.max()
             raise ValueError(f"lengths must lie between 1 and T = {steps}, not {worst}")
-        counts = np.ascontiguousarray(numbers.astype(np.int64).reshape(batch))
+        counts = contiguous("lengths", cast_integers("lengths", numbers).reshape(batch))
     if combined is not None:
         used = used_steps(combined, counts, steps)
         assert used is not None

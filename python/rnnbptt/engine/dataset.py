@@ -129,7 +129,8 @@ class Dataset:
         if loss.labels:
             used = _validate.used_steps(self.weights, self.lengths, self.steps)
             shape = (self.steps, self.batch)
-            return _validate.labels(y, self.shape[2], shape, self.batched, self.batch_first, used)
+            layout = self.batched, self.batch_first
+            return _validate.labels(y, self.shape[2], shape, *layout, used, loss=loss.name)
         return self.outputs_like("y", y)
 
     def outputs_like(self, name: str, value: ArrayLike) -> FloatArray:

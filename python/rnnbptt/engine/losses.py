@@ -148,13 +148,22 @@ def checked_loss(loss: LossLike, weights: object = None, mask: object = None) ->
         raise ValueError(f"loss {known.name!r} takes no parameter: {_validate.describe(loss[1])} was given")
     parameter = _validate.real("loss", loss[1])
     if not 0 < parameter < np.inf:
-        raise ValueError(f"the number in loss={loss!r} must be finite and above 0")
+        raise ValueError(f"the number in loss=({known.name!r}, {parameter}) must be finite and above 0")
     return type(known)(parameter)
 
 
-def answer_of(loss: CallersLoss, o: NDArray[Any], y: Any) -> tuple[Any, Any]:
+def pair_of(loss: CallersLoss, o: NDArray[Any], y: Any) -> tuple[Any, Any]:
     """Ask a loss of the caller's for ``L`` and ``d_o``, unchecked but for being two."""
     answer = loss(o, y)
-    if not (isinstance(answer, tuple) and len(answer) == 2):
-        raise TypeError(f"loss must return a pair (L, d_o), not {type(answer).__name__}")
+    if not isinstance(answer, tuple):
+        raise TypeError(f"loss must return a pair (L, d_o), not {_validate.describe(answer)}")
+    if len(answer) != 2:
+        raise TypeError(f"loss must return a pair (L, d_o), not a tuple of {len(answer)}")
     return answer
+
+
+def answer_of(loss: CallersLoss, o: NDArray[Any], y: Any) -> tuple[float, Real]:
+    """Ask a loss of the caller's for ``L`` and ``d_o``, which must be as the outputs are."""
+    L, d_o = pair_of(loss, o, y)
+    wanted = o.dtype, o.shape
+    return _validate.number("L returned by loss", L), _validate.array("d_o returned by loss", d_o, *wanted)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
 from .. import _validate
+from . import summary
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from .._validate import FloatArray
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 PARAMETERS = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")
 
 Kind = Literal["gaussian", "orthogonal", "symmetric", "identity"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,6 +58,19 @@ class Params:
     Notes
     -----
     An array that already has the right dtype and is C-contiguous is kept as it is, not copied.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnbptt
+    >>> params = rnnbptt.Params(W_hx=[[1.0]], W_hh=[[0.5]], W_qh=[[1.0]])
+    >>> x, y = np.ones((5, 1)), np.zeros((5, 1))
+    >>> losses = []
+    >>> for _ in range(3):
+    ...     loss, gradients = rnnbptt.loss_and_grad(params, x, y)
+    ...     losses.append(round(loss, 2))
+    ...     params = params.step(gradients, rate=0.1)
+    >>> losses
+    [2.68, 0.25, 0.08]
     """
 
     __module__ = "rnnbptt"
@@ -103,6 +120,90 @@ class Params:
         """Name and array of every parameter that is present, in the order of the constructor."""
         arrays = ((name, getattr(self, name)) for name in PARAMETERS)
         return [(name, array) for name, array in arrays if array is not None]
+
+    def __repr__(self) -> str:
+        return summary.text("Params", self.items())
+
+    def _repr_html_(self) -> str:
+        return summary.table("Params", self.items())
+
+    def to_dict(self) -> dict[str, FloatArray]:
+        """Return every parameter that is present by its name, for ``np.savez(path, **params.to_dict())``.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The arrays themselves, not copies. `from_dict` and ``rnnbptt report`` read them back.
+        """
+        return dict(self.items())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, ArrayLike]) -> Self:
+        """Build parameters from what `to_dict` returned, or from a file: ``Params.from_dict(np.load(path))``.
+
+        Parameters
+        ----------
+        values : mapping of str to array_like
+            ``W_hx``, ``W_hh``, ``W_qh``, and those of ``b_h``, ``b_q`` and ``W_qx`` that are present.
+
+        Returns
+        -------
+        Params
+
+        Raises
+        ------
+        TypeError, ValueError
+            If one is missing, has another name, or does not fit; the message names it.
+        """
+        try:
+            given = dict(values)
+        except (TypeError, ValueError):
+            came = _validate.describe(values)
+            raise TypeError(f"values must be a mapping of names to arrays, not {came}") from None
+        _validate.names("values", [*given], PARAMETERS)
+        for name in PARAMETERS[:3]:
+            if given.get(name) is None:
+                raise ValueError(f"values must hold {name}, and there is none")
+        return cls(**given)
+
+    def step(self, gradients: Gradients, rate: float) -> Self:
+        """Take one step of gradient descent: ``params - rate * gradients``.
+
+        Parameters
+        ----------
+        gradients : Gradients
+            As `loss_and_grad` returns them. A parameter whose gradient was not asked for stays as it is;
+            gradients of ``h0`` and ``x`` are left out.
+        rate : float
+            The learning rate, finite; below 0 it climbs.
+
+        Returns
+        -------
+        Params
+            New parameters of the same dtype. Arrays that did not change are shared.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; the message names it.
+        """
+        if not isinstance(gradients, Gradients):
+            raise TypeError(f"gradients must be Gradients, not {_validate.describe(gradients)}")
+        factor = _validate.real("rate", rate)
+        if not np.isfinite(factor):
+            raise ValueError(f"rate must be finite, not {factor}")
+        parts: dict[str, Any] = dict(self.items())
+        for name in PARAMETERS:
+            gradient = getattr(gradients, name)
+            if gradient is None:
+                continue
+            if name not in parts:
+                raise ValueError(f"gradients must have no {name}, as params has none")
+            old = parts[name]
+            slope = _validate.array(f"gradients.{name}", gradient, self.dtype, old.shape)
+            with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
+                parts[name] = old - self.dtype.type(factor) * slope
+        return type(self)(**parts)
 
     def ravel(self) -> FloatArray:
         """Concatenate all present parameters into one new vector ``theta``, in the constructor's order."""
@@ -172,20 +273,18 @@ class Params:
         for name, shape in (("W_hx", (h, d)), ("W_hh", (h, h)), ("W_qh", (q, h)), ("W_qx", (q, d))):
             _validate.allocate(name, shape, np.dtype(np.float64))  # too large a size is refused at once
         generator = _validate.generator("rng", rng)
+        _validate.choice("kind", kind, KINDS)
+        biases, direct = _validate.boolean("biases", biases), _validate.boolean("direct", direct)
         if kind == "identity":
             W_hh = np.eye(h)
         elif kind == "orthogonal":
             Q, R = np.linalg.qr(generator.standard_normal((h, h)))
             W_hh = Q * np.where(np.diag(R) < 0, -1.0, 1.0)
-        elif kind in ("gaussian", "symmetric"):
+        else:
             W_hh = generator.standard_normal((h, h))
             if kind == "symmetric":
                 W_hh = W_hh + W_hh.T
             W_hh = W_hh / np.abs(np.linalg.eigvals(W_hh)).max()
-        else:
-            raise ValueError(
-                f"kind must be 'gaussian', 'orthogonal', 'symmetric' or 'identity', not {kind!r}"
-            )
 
         def normal(*shape: int) -> NDArray[Any]:
             entries: NDArray[Any] = generator.standard_normal(shape) / np.sqrt(shape[-1])
@@ -223,7 +322,26 @@ class Gradients(NamedTuple):
 
     def ravel(self) -> FloatArray:
         """Concatenate the present gradients of parameters, in the order of `Params.ravel`."""
-        return np.concatenate([array.ravel() for name, array in self.items() if name not in ("h0", "x")])
+        parts = [array.ravel() for name, array in self._checked().items() if name in PARAMETERS]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def _checked(self) -> Gradients:
+        """Return gradients whose fields are arrays of float32 or float64, as those of the engine always are.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a field holds no real numbers; the message names it. Integers become float64.
+        """
+        arrays = {name: _validate.floats(f"gradients.{name}", value) for name, value in self.items()}
+        same = all(array is getattr(self, name) for name, array in arrays.items())
+        return self if same else self._replace(**arrays)
+
+    def __repr__(self) -> str:
+        return summary.text("Gradients", self.items())
+
+    def _repr_html_(self) -> str:
+        return summary.table("Gradients", self.items())
 
 
 Gradients.__module__ = "rnnbptt"  # in a class body it would be one more field
@@ -242,6 +360,12 @@ class Trajectory(NamedTuple):
 
     hidden: FloatArray
     o: FloatArray
+
+    def __repr__(self) -> str:
+        return summary.text("Trajectory", self._asdict().items())
+
+    def _repr_html_(self) -> str:
+        return summary.table("Trajectory", self._asdict().items())
 
 
 Trajectory.__module__ = "rnnbptt"  # in a class body it would be one more field

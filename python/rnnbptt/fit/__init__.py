@@ -4,15 +4,16 @@ Needs the extra ``fit`` (scikit-learn, SciPy, joblib, threadpoolctl, tqdm), whic
 ``import rnnbptt`` alone does not ask for.
 """
 
-try:
-    from .regressor import LinearRNNRegressor
-except ImportError as error:
-    if (error.name or "").split(".")[0] not in ("sklearn", "scipy", "joblib", "threadpoolctl"):
-        raise
-    raise ModuleNotFoundError(
-        f"rnnbptt.fit needs {error.name}, which is not installed: pip install 'rnnbptt[fit]'", name=error.name
-    ) from error
-from .multi_start import StartSummary
-from .state_space import StateSpace
+from .._extras import need as _need
+
+_need("rnnbptt.fit", "fit", "sklearn", "scipy", "joblib", "threadpoolctl")
+
+from .multi_start import StartSummary  # noqa: E402
+from .regressor import LinearRNNRegressor  # noqa: E402
+from .state_space import StateSpace  # noqa: E402
 
 __all__ = ["LinearRNNRegressor", "StartSummary", "StateSpace"]
+
+
+def __dir__() -> list[str]:
+    return __all__

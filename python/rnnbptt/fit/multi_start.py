@@ -10,6 +10,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
+from .._extras import need
 from .descent import Fitted, descend
 from .problem import Problem, largest_eigenvalue
 from .starts import draw
@@ -133,9 +134,8 @@ def _one_start(
 
 
 def _with_progress(results: Iterable[Fitted], total: int) -> Iterable[Fitted]:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("verbose needs tqdm, which is not installed: pip install 'rnnbptt[fit]'") from error
+    need("verbose", "fit", "tqdm.auto")
+    from tqdm.auto import tqdm
+
     bar: Iterable[Fitted] = tqdm(results, total=total, desc="starts", unit="start")
     return bar

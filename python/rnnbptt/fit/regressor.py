@@ -129,6 +129,8 @@ class LinearRNNRegressor(FittedNetwork):
     [[0.9]]
     """
 
+    __module__ = "rnnbptt"
+
     def __init__(
         self,
         n_hidden: int = 4,

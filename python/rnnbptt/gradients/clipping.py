@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def clip_by_global_norm(
     ----------
     gradients : Gradients
         Gradients of one call, as `loss_and_grad` returns them. Every field that is present counts, those of
-        ``h0`` and ``x`` too. They are not written to.
+        ``h0`` and ``x`` too. They are not written to. Integers become float64.
     max_norm : float
         The largest norm allowed, at least 0. ``math.inf`` only measures.
     on_nonfinite : {"raise", "keep", "zero"}
@@ -78,8 +78,11 @@ def clip_by_global_norm(
     """
     if not isinstance(gradients, Gradients):
         raise TypeError(f"gradients must be Gradients, not {type(gradients).__name__}")
-    limit = math.inf if max_norm == math.inf else _validate.nonnegative("max_norm", max_norm)
-    _validate.choice("on_nonfinite", on_nonfinite, ("raise", "keep", "zero"))
+    limit = _validate.real("max_norm", max_norm)
+    if limit != math.inf:
+        limit = _validate.nonnegative("max_norm", max_norm)
+    _validate.choice("on_nonfinite", on_nonfinite, get_args(OnNonfinite))
+    gradients = gradients._checked()
     present = gradients.items()
     largest = max((float(np.abs(g).max()) for _, g in present if g.size), default=0.0, key=_nan_last)
     if not math.isfinite(largest):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .. import _validate
+from ..engine import summary
 from ..engine.losses import LOSSES, Loss, SumOfSquares
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class GaussNewton(NamedTuple):
     loss: float
     gradient: FloatArray
     matrix: FloatArray
+
+    def __repr__(self) -> str:
+        return summary.text("GaussNewton", self._asdict().items())
+
+    def _repr_html_(self) -> str:
+        return summary.table("GaussNewton", self._asdict().items())
 
 
 GaussNewton.__module__ = "rnnbptt"  # in a class body it would be one more field

@@ -10,7 +10,7 @@ from .. import _validate
 from ..engine import truncation
 from ..engine.dataset import Dataset, checked
 from ..engine.losses import checked_loss
-from ..engine.params import Params
+from ..engine.params import Gradients, Params
 from ..engine.truncation import Randomized
 from .curvature import Curvature, GaussNewton, check_loss
 from .layout import Layout
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
     from .. import _core
     from .._validate import FloatArray
     from ..engine.losses import LossLike
-    from ..engine.params import Gradients
     from ..engine.truncation import Truncation
 
 
-#: What an objective is made of, and made of again from a pickle. Older pickles hold more.
-_ARGUMENTS = ("_x", "_y", "_loss", "_like", "_truncate", "_threads", "_options")
+#: What is made from the arguments, and so is made again where an objective is copied or comes from a pickle.
+_MADE = ("_step_loss", "_bound", "_laid", "_flat")
 
 
 class Objective:
@@ -111,22 +110,31 @@ class Objective:
         num_threads: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        self._step_loss = checked_loss(loss, weights, mask)
         self._loss = loss
         self._x, self._y = x, y
         self._options: dict[str, Any] = {"h0": h0, "weights": weights, "lengths": lengths, "mask": mask}
-        self._options |= {"batch_first": batch_first, "wrt": wrt, "memory_limit": memory_limit}
+        wrt = None if wrt is None else _validate.names("wrt", wrt, Gradients._fields)
+        self._options |= {"batch_first": _validate.boolean("batch_first", batch_first), "wrt": wrt}
+        _validate.memory_limit(memory_limit)
+        self._options["memory_limit"] = memory_limit
         self._truncate = truncation.checked(truncate)
         self._threads = _validate.num_threads(num_threads)
-        self._bound: Problem | None = None
         self._like = like
+        self._make()
+
+    def _make(self) -> None:
+        """Make what follows from the arguments."""
+        options, like = self._options, self._like
+        self._step_loss = checked_loss(self._loss, options["weights"], options["mask"])
+        self._bound: Problem | None = None
         self._laid: tuple[Layout, Problem, Curvature] | None = None
         self._flat: tuple[_core.Problem, _core._Terms] | None = None
         if like is not None:
             problem = self._bind(checked(like, "like"))
             layout = Layout(like, problem.dataset)
             self._laid = (layout, problem, Curvature(problem, layout))
-            if problem.native is not None and not isinstance(truncate, Randomized) and not layout.holes:
+            drawn = isinstance(self._truncate, Randomized)
+            if problem.native is not None and not drawn and not layout.holes:
                 # The extension serves flat() alone.
                 self._flat = (problem.native, layout.terms)
 
@@ -367,12 +375,11 @@ class Objective:
         return layout.clear_holes(product)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name in _ARGUMENTS}
+        return {name: value for name, value in vars(self).items() if name not in _MADE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        x, y, loss, like, truncate, num_threads, options = (state[name] for name in _ARGUMENTS)
-        given = {"loss": loss, "like": like, "truncate": truncate, "num_threads": num_threads or None}
-        self.__init__(x, y, **given, **options)  # type: ignore[misc]  # no subclass changes what it takes
+        vars(self).update(state)
+        self._make()
 
     def _bind(self, params: Params) -> Problem:
         """Return the problem for parameters of this kind."""

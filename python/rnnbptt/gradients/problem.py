@@ -103,7 +103,6 @@ class Problem:
     def _with_callers_loss(self, params: Params, threads: int) -> tuple[float, Gradients]:
         assert callable(self.loss)
         L, d_o = answer_of(self.loss, outputs(params, self.dataset, threads), self._y)
-        L = _validate.number("L", L)
         given = Problem(self.dataset, None, d_o, self._truncate, schedule=self.schedule)
         return L, given.loss_and_gradients(params, threads)[1]
 

@@ -4,11 +4,14 @@
 apart.
 """
 
-try:
-    import jax as _jax  # noqa: F401
-except ImportError as error:
-    raise ImportError("rnnbptt.jax needs JAX: pip install 'rnnbptt[jax]'") from error
+from .._extras import need as _need
 
-from .functional import linear_rnn
+_need("rnnbptt.jax", "jax", "jax")
+
+from .functional import linear_rnn  # noqa: E402
 
 __all__ = ["linear_rnn"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -69,3 +69,7 @@ __all__ = [
     "state_gradients",
     "vjp",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
-from ..engine.losses import CallersLoss, Loss, LossLike, checked_loss
+from ..engine.losses import CallersLoss, Loss, LossLike, checked_loss, pair_of
 from .losses import weighted_mean
 from .model import Model, as_given, initial_state, outputs, states
 
@@ -66,13 +66,13 @@ class Problem(NamedTuple):
         L, given = self._loss(o)
         if isinstance(self.loss, Loss):
             return L, given
-        d_o = _validate.like_sequence("d_o", given, o.dtype, o.shape, self.batched, self.batch_first)
-        return L, kept(d_o, self.running)
+        layout = o.dtype, o.shape, self.batched, self.batch_first
+        return L, kept(_validate.like_sequence("d_o returned by loss", given, *layout), self.running)
 
     def _loss(self, o: Array) -> tuple[Any, Any]:
         if isinstance(self.loss, Loss):
             return weighted_mean(self.loss, o, self.y, self.w)
-        return self.loss(as_given(o, self.batched, self.batch_first), self.y)
+        return pair_of(self.loss, as_given(o, self.batched, self.batch_first), self.y)
 
 
 def kept(array: Array, running: NDArray[np.bool_] | None) -> Array:
@@ -112,7 +112,7 @@ def pose(
         target = y
     elif checked.labels:
         used = _validate.used_steps(combined, counts, T)
-        target = _validate.labels(y, q, (T, B), batched, batch_first, used)
+        target = _validate.labels(y, q, (T, B), batched, batch_first, used, loss=checked.name)
     else:
         target = _validate.like_sequence("y", y, dtype, (T, B, q), batched, batch_first)
     running = running_steps(counts, T)

@@ -125,16 +125,16 @@ def pose(
     running = _validate.used_steps(None, dataset.lengths, T)
     used = _validate.used_steps(dataset.weights, dataset.lengths, T)
     kept = np.ones((T, B), bool) if used is None else used
-    inputs = np.asarray(dataset.inputs, np.float64)
+    inputs = _validate.cast("x", dataset.inputs, np.dtype(np.float64))
     if running is not None:
         inputs = np.where(running[..., np.newaxis], inputs, 0)
     start = np.zeros((B, h)) if dataset.start is None else dataset.start.astype(np.float64)
     if targets is not None and targets.ndim == 3:
-        targets = np.asarray(targets, np.float64)
+        targets = _validate.cast("y", targets, np.dtype(np.float64))
         if used is not None:
             targets = np.where(used[..., np.newaxis], targets, 0)
         _finite("y", targets)
-    wide = Params(**{name: array.astype(np.float64) for name, array in params.items()})
+    wide = Params(**{name: _validate.copied(name, array, np.float64) for name, array in params.items()})
     for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
         _finite(name, array)
     x = inputs
@@ -228,9 +228,7 @@ def _callers_derivative(loss: CallersLoss, o: Scaled, y: Any, dataset: Dataset) 
     shown = (
         outputs[:, 0] if not dataset.batched else outputs.swapaxes(0, 1) if dataset.batch_first else outputs
     )
-    _, answer = answer_of(loss, shown, y)
-    float64 = np.dtype(np.float64)
-    d_o = _validate.like_sequence("d_o", answer, float64, outputs.shape, dataset.batched, dataset.batch_first)
+    d_o = dataset.time_major(answer_of(loss, shown, y)[1])
     if running is not None:
         d_o = np.where(running[..., np.newaxis], d_o, 0)
     _finite("d_o", d_o)

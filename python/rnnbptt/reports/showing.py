@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._extras import need
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -62,10 +64,9 @@ def jsonable(value: Any) -> Any:
 
 def drawing_axes(axes: Any, count: int) -> Sequence[Any]:
     """Return the caller's axes, or those of a new figure."""
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'rnnbptt[plot]'") from error
+    need("plot()", "plot", "matplotlib.figure")
+    import matplotlib.figure
+
     if axes is None:
         figure = matplotlib.figure.Figure(figsize=(4.7 * count, 4.0), layout="constrained")
         axes = figure.subplots(1, count)

@@ -3,12 +3,15 @@
 `LinearRNN` is a module, `linear_rnn` a function of tensors. ``import rnnbptt`` alone does not import this.
 """
 
-try:
-    import torch as _torch  # noqa: F401
-except ImportError as error:
-    raise ImportError("rnnbptt.torch needs PyTorch: pip install 'rnnbptt[torch]'") from error
+from .._extras import need as _need
 
-from .functional import linear_rnn
-from .module import LinearRNN
+_need("rnnbptt.torch", "torch", "torch")
+
+from .functional import linear_rnn  # noqa: E402
+from .module import LinearRNN  # noqa: E402
 
 __all__ = ["LinearRNN", "linear_rnn"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..._extras import need
 from ..output_files import unwritable
 
 if TYPE_CHECKING:
@@ -79,14 +79,15 @@ def single_threaded_blas() -> Iterator[None]:
 
 def _refusal(arguments: argparse.Namespace) -> str | None:
     """Say why the demo cannot run, before any work is done; ``None`` if it can."""
-    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
-    if missing:
-        return (
-            f"{', '.join(missing)} not found. The demo needs the extra 'demo': "
-            "pip install 'rnnbptt[demo]', or pip install '.[demo]' in a clone"
-        )
     if arguments.seed < 0:
         return f"--seed must be at least 0, not {arguments.seed}"
     if not 1 <= arguments.hidden <= MAX_HIDDEN:
         return f"--hidden must lie between 1 and {MAX_HIDDEN}, not {arguments.hidden}"
-    return unwritable(arguments.output)
+    if (refusal := unwritable(arguments.output)) is not None:
+        return refusal
+    try:
+        with single_threaded_blas():
+            need("the demo", "demo", *REQUIRED)
+    except ImportError as error:
+        return f"{error}, or '.[demo]' in a clone"
+    return None

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..._extras import need
 from ...engine.losses import LOSSES
 from ...reports.flow import gradient_flow
 from ...reports.spectrum import spectral_report
@@ -97,10 +98,7 @@ def _check_output(arguments: argparse.Namespace) -> None:
     for option, path, formats in (("--plot", arguments.plot, FORMATS), ("--html", arguments.html, PAGES)):
         if path is None:
             continue
-        try:
-            import matplotlib  # noqa: F401 - whether it is there is the question
-        except ImportError:
-            raise ImportError(f"{option} needs matplotlib: pip install 'rnnbptt[report]'") from None
+        need(option, "report", "matplotlib.figure")
         refusal = unwritable(path, option, formats)
         if refusal is not None:
             raise ValueError(refusal)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ... import _validate
+from ..._extras import need
 from ...engine.params import Params
 
 if TYPE_CHECKING:
@@ -207,10 +208,9 @@ def _array(name: str, file: Any) -> NDArray[Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError(".safetensors files need safetensors: pip install 'rnnbptt[report]'") from error
+    need("reading .safetensors", "report", "safetensors")
+    import safetensors
+
     path.open("rb").close()  # an OSError that says why
     found = {}
     try:
