@@ -1,4 +1,4 @@
-"""Checks that need more than the test extra: ``nox -s peers``, ``sanitize`` or ``mutants``."""
+"""Checks that need more than the test extra: ``nox -s peers``, ``types``, ``sanitize`` or ``mutants``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import nox
 
 nox.options.sessions = ["tests"]
 nox.options.default_venv_backend = "venv"
+
+_TYPE_CHECKERS = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
 
 
 @nox.session
@@ -22,9 +24,19 @@ def tests(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Compare gradients with those of PyTorch and JAX, and run the bridges to them."""
     # This release has a CPU build among the ordinary wheels; others bring gigabytes of CUDA.
-    session.install(".[test]", "torch==2.13.0", "jax", "jaxlib")
-    subjects = ("peers", "bridge", "torch", "torch_threads", "jax", "jax_foreign", "docs", "second_order")
+    session.install(".[test]", *_TYPE_CHECKERS, "torch==2.13.0", "jax", "jaxlib")
+    subjects = (
+        *("peers", "bridge", "torch", "torch_threads", "jax", "jax_foreign", "docs", "second_order"),
+        *("bad_tensors", "types"),
+    )
     session.run("pytest", *(f"tests/test_{subject}.py" for subject in subjects), *session.posargs)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the code of the README and of the documentation as type checkers see it."""
+    session.install(".[test]", *_TYPE_CHECKERS)
+    session.run("pytest", "tests/test_types.py", *session.posargs)
 
 
 @nox.session
