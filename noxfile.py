@@ -27,7 +27,7 @@ def peers(session: nox.Session) -> None:
     session.install(".[test]", *_TYPE_CHECKERS, "torch==2.13.0", "jax", "jaxlib")
     subjects = (
         *("peers", "bridge", "torch", "torch_threads", "jax", "jax_foreign", "docs", "second_order"),
-        *("bad_tensors", "types"),
+        *("torch_contexts", "types"),
     )
     session.run("pytest", *(f"tests/test_{subject}.py" for subject in subjects), *session.posargs)
 

@@ -125,7 +125,7 @@ def floats(name: str, value: ArrayLike) -> FloatArray:
 def square(name: str, value: ArrayLike) -> FloatArray:
     """Return `value` as a C-contiguous square matrix of float32 or float64; integers become float64."""
     if hasattr(value, "W_hh"):
-        raise TypeError(f"{name} must be a square matrix, not {type(value).__name__}: pass its W_hh")
+        raise TypeError(f"{name} must be a square matrix, not {type(value).__name__}: pass params.W_hh")
     numbers = numeric(name, value)
     if numbers.ndim != 2 or numbers.shape[0] != numbers.shape[1] or numbers.shape[0] == 0:
         raise ValueError(f"{name} must be a square matrix of size at least 1, not of shape {numbers.shape}")

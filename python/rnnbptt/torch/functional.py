@@ -10,6 +10,7 @@ from .. import _validate, bridge
 from . import operator
 
 _SCALARS = (torch.float32, torch.float64)
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 @overload
@@ -110,15 +111,24 @@ def linear_rnn(
         If an argument is not a dense CPU tensor of the dtype of `W_hh`, float32 or float64.
     ValueError
         If a shape does not fit; the message names the tensor.
+
+    Notes
+    -----
+    Under `torch.autocast` of the CPU, tensors of half precision are widened to the dtype of `W_hh`; results
+    have that dtype. If all tensors are on the meta device, so are the results.
     """
     point = (W_hx, W_hh, W_qh, b_h, b_q, W_qx, h0, x)
-    _check("W_hh", W_hh)
-    for name, tensor in zip(bridge.NAMES, point, strict=True):
-        if tensor is None and name not in ("W_hx", "W_qh", "x"):
-            continue
-        _check(name, tensor)
-        if tensor.dtype != W_hh.dtype:
-            raise TypeError(f"{name} must have the dtype of W_hh, {W_hh.dtype}, not {tensor.dtype}")
+    if torch.is_autocast_enabled("cpu"):
+        # As `torch.amp.custom_fwd` does: half precision is widened, and nothing in here narrows it again.
+        with torch.autocast("cpu", enabled=False):
+            W_hx, W_hh, W_qh, b_h, b_q, W_qx, h0, x = (_widened(tensor, W_hh) for tensor in point)
+            return linear_rnn(
+                *(x, W_hx, W_hh, W_qh, b_h, b_q, W_qx, h0),
+                batch_first=batch_first,
+                return_state=return_state,
+                num_threads=num_threads,
+            )
+    _check_all(point)
     batch_first = _validate.boolean("batch_first", batch_first)
     return_state = _validate.boolean("return_state", return_state)
     bridge.checked_shapes(point, batch_first)
@@ -133,13 +143,45 @@ def linear_rnn(
     return (o, h_T) if return_state else o
 
 
-def _check(name: str, tensor: Any) -> None:
+def _widened(tensor: Any, W_hh: Any) -> Any:
+    """Return a tensor of half precision in the dtype of ``W_hh``, or in float32; others as they are."""
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in _HALVES:
+        return tensor
+    return tensor.to(W_hh.dtype if getattr(W_hh, "dtype", None) in _SCALARS else torch.float32)
+
+
+def _check_all(point: tuple[Any, ...]) -> None:
+    """Refuse what the engine cannot read; the message names the tensor."""
+    W_hh = point[1]
+    # Tensors that are all shape and no numbers, as for big models, have outputs of the same kind.
+    device = "cpu"
+    if isinstance(W_hh, torch.Tensor) and all(t is None or getattr(t, "is_meta", False) for t in point):
+        device = "meta"
+    _check("W_hh", W_hh, device)
+    for name, tensor in zip(bridge.NAMES, point, strict=True):
+        if tensor is None and name not in ("W_hx", "W_qh", "x"):
+            continue
+        _check(name, tensor, device)
+        if tensor.dtype != W_hh.dtype:
+            cast = "double" if W_hh.dtype == torch.float64 else "float"
+            other = "float" if cast == "double" else "double"
+            raise TypeError(
+                f"{name} must have the dtype of W_hh, {W_hh.dtype}, not {tensor.dtype}: "
+                f"pass {name}.{cast}(), or call .{other}() of the module"
+            )
+
+
+def _check(name: str, tensor: Any, device: str) -> None:
     """Refuse what is not a dense CPU tensor of float32 or float64."""
     if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor, not {_validate.describe(tensor)}")
+    if tensor.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, not a nested one: pad it, and leave the rest out of the loss"
+        )
     if tensor.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense tensor, not of layout {tensor.layout}")
-    if tensor.device.type != "cpu":
+    if tensor.device.type != device:
         raise TypeError(f"{name} must be on the CPU, not on device {str(tensor.device)!r}")
     if tensor.dtype not in _SCALARS:
         raise TypeError(f"{name} must be torch.float32 or torch.float64, not {tensor.dtype}")

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
+from torch._subclasses import FakeTensor
 
 from .. import _validate
-from ..engine.params import PARAMETERS, Params
+from ..engine.params import KINDS, PARAMETERS, Params
 from .functional import linear_rnn
 
 if TYPE_CHECKING:
@@ -80,17 +81,27 @@ class LinearRNN(torch.nn.Module):  # type: ignore[misc]  # torch is not looked i
         super().__init__()
         self.d, self.h, self.q = (_validate.size(n, v) for n, v in (("d", d), ("h", h), ("q", q)))
         self.batch_first = _validate.boolean("batch_first", batch_first)
-        self.spectral_radius, self.kind = spectral_radius, kind
+        self.spectral_radius = _validate.nonnegative("spectral_radius", spectral_radius)
+        _validate.choice("kind", kind, KINDS)
+        self.kind = kind
         self.num_threads = num_threads
         _validate.num_threads(num_threads)
         absent = set() if _validate.boolean("bias", bias) else {"b_h", "b_q"}
         absent |= set() if _validate.boolean("direct", direct) else {"W_qx"}
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64, not {dtype}")
-        drawn = self._draw(dtype)
-        for name in PARAMETERS:
-            self._register(name, None if name in absent else getattr(drawn, name))
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
+            came = dtype if isinstance(dtype, torch.dtype) else _validate.describe(dtype)
+            raise TypeError(f"dtype must be torch.float32 or torch.float64, not {came}")
+        # Where new tensors hold no numbers, as under torch.device("meta"), parameters are of that kind.
+        if _holds_numbers(torch.empty(())):
+            drawn = self._draw(dtype)
+            for name in PARAMETERS:
+                self._register(name, None if name in absent else getattr(drawn, name))
+            return
+        shapes = {"W_hx": (h, d), "W_hh": (h, h), "W_qh": (q, h), "b_h": (h,), "b_q": (q,), "W_qx": (q, d)}
+        for name, shape in shapes.items():
+            empty = None if name in absent else torch.nn.Parameter(torch.empty(shape, dtype=dtype))
+            self.register_parameter(name, empty)
 
     def forward(
         self, x: torch.Tensor, h0: torch.Tensor | None = None, *, return_state: bool = False
@@ -128,7 +139,9 @@ class LinearRNN(torch.nn.Module):  # type: ignore[misc]  # torch is not looked i
         )
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, in place."""
+        """Draw the parameters anew, in place; of those that hold no numbers there is nothing to draw."""
+        if not _holds_numbers(self.W_hh):
+            return
         drawn = self._draw(self.W_hh.dtype)
         with torch.no_grad():
             for name, parameter in self.named_parameters(recurse=False):
@@ -184,7 +197,7 @@ class LinearRNN(torch.nn.Module):  # type: ignore[misc]  # torch is not looked i
             kind=self.kind,
             biases=True,
             direct=True,
-            rng=int(torch.randint(2**62, ()).item()),
+            rng=int(torch.randint(2**62, (), device="cpu").item()),
             dtype=np.float32 if dtype == torch.float32 else np.float64,
         )
 
@@ -192,3 +205,8 @@ class LinearRNN(torch.nn.Module):  # type: ignore[misc]  # torch is not looked i
         self.register_parameter(
             name, None if array is None else torch.nn.Parameter(torch.from_numpy(array.copy()))
         )
+
+
+def _holds_numbers(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is more than a shape: not on the meta device, and not a fake one."""
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))

@@ -43,7 +43,7 @@ def _plain(args: tuple[Any, ...]) -> bool:
     """Whether all tensors hold numbers, which those of tracers and compilers do not."""
     if torch.compiler.is_compiling():
         return False
-    return all(type(a) in _PLAIN_TYPES for a in args if isinstance(a, torch.Tensor))
+    return all(type(a) in _PLAIN_TYPES and not a.is_meta for a in args if isinstance(a, torch.Tensor))
 
 
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
