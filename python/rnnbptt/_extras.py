@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 #: The least version of every package that some extra asks for, as in pyproject.toml, by its name in imports.
 LEAST = {
@@ -46,25 +50,32 @@ def need(user: str, extra: str, *names: str) -> None:
         package = name.partition(".")[0]
         called = _DISTRIBUTIONS.get(package, package)
         try:
-            top = import_module(package)
-            import_module(name)
+            found = _version(import_module(package), called)
+            if not [] < _numbers(found) < _numbers(LEAST[package]):
+                import_module(name)
+                continue
         except Exception as error:  # of any type: what is broken may raise anything
-            if isinstance(error, ModuleNotFoundError) and error.name == package:
-                message = f"{user} needs {called}, which is not installed: {hint}"
-                raise ModuleNotFoundError(message, name=package) from error
-            message = f"{user} needs {called}, which is installed but cannot be imported: {error}"
-            raise ImportError(message, name=package) from error
-        found = getattr(top, "__version__", None)
-        if not isinstance(found, str):
-            from importlib import metadata  # slow to import
+            missing = isinstance(error, ModuleNotFoundError) and error.name == package
+            state = "not installed" if missing else f"installed but cannot be imported: {error}"
+            kind = ModuleNotFoundError if missing else ImportError
+            message = f"{user} needs {called}, which is {state}" + (f": {hint}" if missing else "")
+            raise kind(message, name=package) from error
+        raise ImportError(
+            f"{user} needs {called} {LEAST[package]} or later, not {found}: {hint}", name=package
+        )
 
-            try:
-                found = metadata.version(called)
-            except metadata.PackageNotFoundError:
-                continue  # of unknown origin: it is taken as it is
-        if [] < _numbers(found) < _numbers(LEAST[package]):
-            message = f"{user} needs {called} {LEAST[package]} or later, not {found}: {hint}"
-            raise ImportError(message, name=package)
+
+def _version(package: ModuleType, called: str) -> str:
+    """Return what a package says its version is; nothing where it does not say."""
+    said = getattr(package, "__version__", None)
+    if isinstance(said, str):
+        return said
+    from importlib import metadata  # slow to import
+
+    try:
+        return metadata.version(called)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _numbers(text: str) -> list[int]:

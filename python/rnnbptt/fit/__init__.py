@@ -6,7 +6,8 @@ Needs the extra ``fit`` (scikit-learn, SciPy, joblib, threadpoolctl, tqdm), whic
 
 from .._extras import need as _need
 
-_need("rnnbptt.fit", "fit", "sklearn", "scipy", "joblib", "threadpoolctl")
+# Those first that others import, so that the one which is at fault is named.
+_need("rnnbptt.fit", "fit", "scipy", "joblib", "threadpoolctl", "sklearn")
 
 from .multi_start import StartSummary  # noqa: E402
 from .regressor import LinearRNNRegressor  # noqa: E402
