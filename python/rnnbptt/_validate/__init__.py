@@ -12,6 +12,7 @@ from .arrays import (
     floats,
     integers,
     number,
+    numeric,
     parameters,
     square,
 )
@@ -31,6 +32,7 @@ from .scalars import (
     nonnegative,
     num_threads,
     real,
+    real_dtype,
     scalar_type,
     size,
 )
@@ -69,9 +71,11 @@ __all__ = [
     "nonnegative",
     "num_threads",
     "number",
+    "numeric",
     "out",
     "parameters",
     "real",
+    "real_dtype",
     "scalar_type",
     "sequence",
     "size",

@@ -122,6 +122,17 @@ def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
+def real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of real floats that `value` stands for."""
+    try:
+        dtype = np.dtype(value)
+    except Exception:
+        raise TypeError(f"{name} must be a dtype of real numbers, not {describe(value)}") from None
+    if dtype.kind != "f":
+        raise TypeError(f"{name} must be a dtype of real numbers, not {dtype}")
+    return dtype
+
+
 def choice(name: str, value: object, choices: Collection[str]) -> str:
     """Return `value`, which must be one of `choices`."""
     if not isinstance(value, str):

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _core, _validate
 from .params import PARAMETERS, Params
+from .params import checked as checked
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,13 +23,6 @@ _PROBLEMS = {np.dtype(np.float32): _core.Problem32, np.dtype(np.float64): _core.
 
 #: What leaves every choice to the schedule.
 _FREE = {"lift": 0, "window": 0, "splits": 0, "piece": -1, "keep_all_states": -1}
-
-
-def checked(params: object, name: str = "params") -> Params:
-    """Return `params` if it is one of ours."""
-    if not isinstance(params, Params):
-        raise TypeError(f"{name} must be rnnbptt.Params, not {type(params).__name__}")
-    return params
 
 
 class Backflow(NamedTuple):

@@ -300,6 +300,20 @@ class Params:
         )
 
 
+def checked(params: object, name: str = "params") -> Params:
+    """Return `params` if it is one of ours."""
+    if not isinstance(params, Params):
+        raise TypeError(f"{name} must be rnnbptt.Params, not {type(params).__name__}")
+    return params
+
+
+def checked_direction(direction: object, name: str) -> Params | Gradients:
+    """Return `direction` if it has a part for every parameter."""
+    if not isinstance(direction, (Params, Gradients)):
+        raise TypeError(f"{name} must be rnnbptt.Params or Gradients, not {type(direction).__name__}")
+    return direction
+
+
 class Gradients(NamedTuple):
     """Gradients of the loss: each field has the shape and dtype of what it is the gradient of.
 

@@ -62,12 +62,13 @@ def forward(
     dataset = Dataset(checked(params), x, h0, batch_first=batch_first)
     threads = _validate.num_threads(num_threads)
     if not (out is None or (isinstance(out, tuple) and len(out) == 2)):
-        raise TypeError(f"out must be a pair of arrays (hidden, o), not {type(out).__name__}")
+        raise TypeError(f"out must be a pair of arrays (hidden, o), not {_validate.describe(out)}")
     out_hidden, out_o = (None, None) if out is None else out
     _, h, q = params.shape
     inputs = [dataset.inputs, dataset.start, *params._arrays]
-    hidden = dataset.result("hidden", h, out_hidden, inputs)
-    o = dataset.result("o", q, out_o, [*inputs, hidden])
+    prefix = "" if out is None else "out."
+    hidden = dataset.result(f"{prefix}hidden", h, out_hidden, inputs)
+    o = dataset.result(f"{prefix}o", q, out_o, [*inputs, hidden])
     posed = dataset.pose(None, None, Backflow(), "states")
     posed.outputs(params._arrays, dataset.time_major(o), dataset.time_major(hidden), None, threads)
     return Trajectory(hidden, o)

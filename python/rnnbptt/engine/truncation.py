@@ -211,6 +211,8 @@ class Randomized:
         """
         assert self.probability is not None
         assert isinstance(self.rng, np.random.Generator)
+        steps, batch = _validate.size("steps", steps), _validate.size("batch", batch)
+        _validate.allocate("steps and batch of cuts", (steps, batch), np.dtype(np.float64))
         return self.rng.random((steps, batch)) < self.probability
 
 

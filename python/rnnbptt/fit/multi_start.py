@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from .._extras import need
@@ -54,18 +53,18 @@ class StartSummary(NamedTuple):
     converged: bool
 
 
-def search(data: Experiments, settings: Settings, random_state: Any) -> list[Fitted]:
+def search(data: Experiments, settings: Settings, source: np.random.RandomState) -> list[Fitted]:
     """Descend from every start; return what each led to, in the order they were drawn.
 
     Parameters
     ----------
     data : Experiments
     settings : Settings
-    random_state : int, numpy.random.RandomState or None
-        Source of the random starts.
+    source : numpy.random.RandomState
+        Of the random starts.
     """
     kinds = settings.starts
-    seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=len(kinds))
+    seeds = source.randint(np.iinfo(np.int32).max, size=len(kinds))
     num_threads = None if effective_n_jobs(settings.n_jobs) == 1 else 1
     jobs = (
         delayed(_one_start)(settings, data, kind, int(seed), num_threads)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from .. import _validate
 from ..reports.spectrum import spectral_report
 from . import arguments, simulation
-from .experiments import experiment_lengths
+from .experiments import checked_columns, experiment_lengths
 from .state_space import StateSpace, to_state_space
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if X_future is None:
             inputs = np.repeat(self._last_inputs, count, axis=0)
         else:
-            inputs = arguments.inputs(self, X_future)
+            inputs = arguments.inputs(self, X_future, "X_future")
             if len(inputs) != counts.sum():
                 raise ValueError(f"X_future must have {counts.sum()} rows, not {len(inputs)}")
         return self._run(inputs, counts, states)
@@ -119,10 +119,15 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
         predicted = self.predict(X, lengths)
         targets = arguments.targets(self, y)
-        check_consistent_length(predicted, targets)
-        if targets.shape != predicted.shape:
-            targets = targets.reshape(predicted.shape)
-        weights = np.ones(len(targets)) if sample_weight is None else np.asarray(sample_weight)
+        arguments.same_rows(predicted, targets)
+        if targets.size != predicted.size:
+            raise ValueError(f"y must have shape {predicted.shape}, not {targets.shape}")
+        targets = checked_columns(targets).reshape(predicted.shape)
+        rows, float64 = (len(targets),), np.dtype(np.float64)
+        ones = np.ones(rows) if sample_weight is None else sample_weight
+        weights = _validate.array("sample_weight", ones, float64, rows)
+        if not (np.isfinite(weights).all() and weights.any()):
+            raise ValueError("sample_weight must be finite, and not zero for every row")
         scores = []
         for truth, guess in zip(np.atleast_2d(targets.T), np.atleast_2d(predicted.T), strict=True):
             known = ~np.isnan(truth)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.utils.validation import check_consistent_length
 
 from .. import _validate
 from . import arguments, multi_start, simulation
@@ -194,9 +193,10 @@ class LinearRNNRegressor(FittedNetwork):
             If a parameter or an argument does not fit; the message names it.
         """
         settings = Settings.of(self)
+        source = arguments.random_source(self.random_state)
         inputs = arguments.training_inputs(self, X, y)
         targets = arguments.targets(self, y)
-        check_consistent_length(inputs, targets)
+        arguments.same_rows(inputs, targets)
         counts = experiment_lengths(lengths, len(inputs))
         columns = checked_columns(targets)
         units = Units.of(inputs, columns, standardize=settings.standardize, centre=settings.biases)
@@ -204,7 +204,7 @@ class LinearRNNRegressor(FittedNetwork):
         if settings.early_stopping:
             data = data.holding_out(settings.validation_fraction)
 
-        results = multi_start.search(data, settings, self.random_state)
+        results = multi_start.search(data, settings, source)
         self.starts_ = [multi_start.summary_of(result) for result in results]
         self.best_start_ = multi_start.best_of(results)
         best = results[self.best_start_]

@@ -60,13 +60,16 @@ class Settings:
         n_jobs = regressor.n_jobs
         if n_jobs is not None:
             n_jobs = _validate.integer("n_jobs", n_jobs, -sys.maxsize)
+        verbose = regressor.verbose
+        if not isinstance(verbose, bool):
+            verbose = _validate.integer("verbose", verbose, 0)
         starts = _kinds_of_starts(regressor.starts, values.pop("n_starts"))
         return cls(
             **values,
             starts=starts,
             max_spectral_radius=radius,
             n_jobs=n_jobs,
-            verbose=regressor.verbose,
+            verbose=int(verbose),
         )
 
 

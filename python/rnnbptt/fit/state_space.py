@@ -98,9 +98,9 @@ def from_state_space(
     h0 : ndarray, shape (h,) or (B, h)
     """
     float64 = np.dtype(np.float64)
-    state = _validate.square("A", np.asarray(A))
+    state = _validate.square("A", A)
     h = state.shape[0]
-    inputs, read = np.asarray(B), np.asarray(C)
+    inputs, read = _validate.numeric("B", B), _validate.numeric("C", C)
     if inputs.ndim != 2 or inputs.shape[0] != h or inputs.shape[1] == 0:
         raise ValueError(f"B must have shape ({h}, d), not {inputs.shape}")
     if read.ndim != 2 or read.shape[1] != h or read.shape[0] == 0:
@@ -112,7 +112,7 @@ def from_state_space(
     b: Any = _validate.array("B", inputs, float64, (h, d))
     c: Any = _validate.array("C", read, float64, (q, h))
     direct: Any = np.zeros((q, d)) if D is None else _validate.array("D", D, float64, (q, d))
-    start = np.zeros(h) if x0 is None else np.asarray(x0)
+    start = np.zeros(h) if x0 is None else _validate.numeric("x0", x0)
     if start.ndim not in (1, 2) or start.shape[-1] != h:
         raise ValueError(f"x0 must have shape ({h},) or (B, {h}), not {start.shape}")
     h0: Any = _validate.array("x0", start, float64, start.shape)

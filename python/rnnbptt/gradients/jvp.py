@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _validate
 from ..engine.dataset import Dataset, checked
-from ..engine.params import PARAMETERS, Gradients, Params
+from ..engine.params import PARAMETERS, Gradients, Params, checked_direction
 from ..engine.tangent_model import doubled
 from ..engine.trajectories import outputs
 
@@ -118,11 +118,10 @@ def jvp(
 
 def direction_of(name: str, given: object, params: Params) -> dict[str, FloatArray]:
     """Return a direction of the parameters, checked, with zeros for what is left out."""
-    if not isinstance(given, (Params, Gradients)):
-        raise TypeError(f"{name} must be rnnbptt.Params or Gradients, not {type(given).__name__}")
+    whole = checked_direction(given, name)
     parts = {}
     for field in PARAMETERS:
-        array, part = getattr(params, field), getattr(given, field)
+        array, part = getattr(params, field), getattr(whole, field)
         if array is None:
             if part is not None:
                 raise ValueError(f"{name} must have no {field}, as params has none")

@@ -124,4 +124,6 @@ def matrix_powers(W: ArrayLike, n: int) -> Array:
     TypeError, ValueError
         If `W` is not a square matrix or `n` not a non-negative integer.
     """
-    return powers(_validate.square("W", W), _validate.integer("n", n, 0))
+    matrix, n = _validate.square("W", W), _validate.integer("n", n, 0)
+    _validate.allocate("powers up to n", (n + 1, *matrix.shape), matrix.dtype)  # too many are refused at once
+    return powers(matrix, n)

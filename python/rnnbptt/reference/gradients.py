@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _validate
 from ..engine import truncation
-from ..engine.params import Gradients
+from ..engine.params import Gradients, checked
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
 from .model import Model, as_given, initial_state, states
@@ -136,7 +136,7 @@ def oracle(
     problem = pose(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
-    wide = np.dtype(dtype)
+    wide = _validate.real_dtype("dtype", dtype)
     L, gradients = solve(problem.cast(wide), names, form, truncate)
     return wide.type(L), gradients
 
@@ -226,7 +226,7 @@ def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursi
         If an argument does not fit; the message names it.
     """
     form = _validate.choice("method", method, FORMS)
-    q = params.shape[2]
+    q = checked(params).shape[2]
     cotangent, batched = _validate.sequence("d_o", d_o, params.dtype, q, batch_first=False)
     g = FORMS[form].state_gradients(Model.of(params), cotangent @ params.W_qh)
     return as_given(g, batched, batch_first=False)
@@ -234,7 +234,7 @@ def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursi
 
 def chosen(params: Params, wrt: Collection[str] | None) -> frozenset[str]:
     """Return the names of the gradients to evaluate."""
-    present = [name for name, _ in params.items()]
+    present = [name for name, _ in checked(params).items()]
     return frozenset(present) if wrt is None else _validate.names("wrt", wrt, [*present, "h0", "x"])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
-from ..engine.params import Trajectory
+from ..engine.params import Trajectory, checked
 from .scan import scan
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def forward(
     TypeError, ValueError
         If an argument does not fit; the message names it.
     """
-    d = params.shape[0]
+    d = checked(params).shape[0]
     batch_first = _validate.boolean("batch_first", batch_first)
     inputs, batched = _validate.sequence("x", x, params.dtype, d, batch_first)
     start = initial_state(params, h0, inputs.shape[1], batched)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import _validate
-from ..engine.params import Gradients
+from ..engine.params import Gradients, checked_direction
 from .gradients import as_gradients, chosen
 from .problem import Array, Problem, pose
 
@@ -110,15 +110,15 @@ def directional_derivative(
 
 
 def velocity_of(
-    label: str, direction: Params | Gradients, params: Params, problem: Problem
+    label: str, direction: Params | Gradients, params: Params, problem: Problem, between: str = "."
 ) -> dict[str, Array]:
     """Return what a direction holds, checked and in float64, laid out as the problem's own arrays."""
     double = np.dtype(np.float64)
     batched = problem.batched
     B = problem.x.shape[1]
     velocity: dict[str, Array] = {}
-    for name, v in direction.items():
-        field = f"{label}.{name}"
+    for name, v in checked_direction(direction, label).items():
+        field = f"{label}{between}{name}"
         if name == "x":
             velocity[name] = _validate.like_sequence(
                 field, v, double, problem.x.shape, batched, problem.batch_first

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from ..engine.losses import CallersLoss, Loss, LossLike, checked_loss, pair_of
+from ..engine.params import checked
 from .losses import weighted_mean
 from .model import Model, as_given, initial_state, outputs, states
 
@@ -100,19 +101,19 @@ def pose(
     batch_first: bool = False,
 ) -> Problem:
     """Check the arguments of `rnnbptt.reference.loss_and_grad` and gather them into a `Problem`."""
-    d, _, q = params.shape
+    d, _, q = checked(params).shape
     dtype = params.dtype
     batch_first = _validate.boolean("batch_first", batch_first)
     inputs, batched = _validate.sequence("x", x, dtype, d, batch_first)
     T, B = inputs.shape[:2]
-    checked = checked_loss(loss, weights, mask)
+    step_loss = checked_loss(loss, weights, mask)
     start = initial_state(params, h0, B, batched)
     combined, counts = _validate.step_weights(weights, lengths, mask, dtype, (T, B), batched, batch_first)
-    if not isinstance(checked, Loss):
+    if not isinstance(step_loss, Loss):
         target = y
-    elif checked.labels:
+    elif step_loss.labels:
         used = _validate.used_steps(combined, counts, T)
-        target = _validate.labels(y, q, (T, B), batched, batch_first, used, loss=checked.name)
+        target = _validate.labels(y, q, (T, B), batched, batch_first, used, loss=step_loss.name)
     else:
         target = _validate.like_sequence("y", y, dtype, (T, B, q), batched, batch_first)
     running = running_steps(counts, T)
@@ -120,4 +121,4 @@ def pose(
     if running is not None:
         w = np.where(running[..., 0], w, 0)
     arrays = Model.of(params), kept(inputs, running), target, start, w, running
-    return Problem(*arrays, checked, batched, batch_first)
+    return Problem(*arrays, step_loss, batched, batch_first)

@@ -64,9 +64,9 @@ def jvp(
         If an argument does not fit; the message names it.
     """
     problem = pose(params, x, None, loss=_no_loss, h0=h0, batch_first=batch_first)
-    parts = {"h0": d_h0, "x": d_x} | dict(d_params.items())
-    direction = Gradients(**{name: np.asarray(v) for name, v in parts.items() if v is not None})
-    velocity = velocity_of("d_params", direction, params, problem)
+    velocity = velocity_of("d_params", d_params, params, problem)
+    beside: Any = {"h0": d_h0, "x": d_x}
+    velocity = velocity_of("d", Gradients(**beside), params, problem, between="_") | velocity
     o = moved(problem.cast(np.dtype(np.complex128)), velocity, 1j * COMPLEX_STEP).run()[1]
     return as_given(o.imag / COMPLEX_STEP, problem.batched, problem.batch_first)
 

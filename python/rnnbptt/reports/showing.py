@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._extras import need
+from .._validate import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,18 +63,23 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def drawing_axes(axes: Any, count: int) -> Sequence[Any]:
+def drawing_axes(axes: Any, count: int, name: str = "axes") -> Sequence[Any]:
     """Return the caller's axes, or those of a new figure."""
-    need("plot()", "plot", "matplotlib.figure")
+    need("plot()", "plot", "matplotlib.axes", "matplotlib.figure")
+    import matplotlib.axes
     import matplotlib.figure
 
     if axes is None:
         figure = matplotlib.figure.Figure(figsize=(4.7 * count, 4.0), layout="constrained")
         axes = figure.subplots(1, count)
-    axes = np.ravel(np.asarray(axes, dtype=object)).tolist()
-    if len(axes) != count:
-        raise ValueError(f"axes must be {count} matplotlib Axes, not {len(axes)}")
-    given: Sequence[Any] = axes
+    given: list[Any] = axes.ravel().tolist() if isinstance(axes, np.ndarray) else [axes]
+    if isinstance(axes, (list, tuple)):
+        given = [one for some in axes for one in (some if isinstance(some, (list, tuple)) else [some])]
+    for one in given:
+        if not isinstance(one, matplotlib.axes.Axes):
+            raise TypeError(f"{name} must be matplotlib Axes, not {describe(one)}")
+    if len(given) != count:
+        raise ValueError(f"{name} must be {count} matplotlib Axes, not {len(given)}")
     return given
 
 

@@ -162,7 +162,7 @@ class TruncationReport:
         ImportError
             If matplotlib is not installed: ``pip install 'rnnbptt[plot]'``.
         """
-        axes = drawing_axes(ax, 1)[0]
+        axes = drawing_axes(ax, 1, "ax")[0]
         curves = (
             ("sliding window, bias", self.taus, self.bias, BLUE, "-", ""),
             ("detached blocks, bias", self.grid, self.chunked_bias, ORANGE, "--", "s"),
