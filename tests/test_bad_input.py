@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +50,7 @@ def arguments() -> dict[str, Any]:
 GOOD = arguments()
 PARAMETERS = ("W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx")
 params = Params(*(GOOD[name] for name in PARAMETERS))
+narrow = Params(GOOD["W_hx"], GOOD["W_hh"], GOOD["W_qh"][:1])
 
 
 def make_params(**changed: Any) -> Any:
@@ -152,6 +156,19 @@ BAD: list[Bad] = [
     (grad, {"lengths": [0, 6]}, ValueError, "lengths must lie between 1 and T = 6, not 0"),
     (grad, {"lengths": [6.0, 6.0]}, TypeError, "lengths must be integers, not of dtype float64"),
     (grad, {"lengths": [6]}, ValueError, "lengths must have shape (2,), not (1,)"),
+    (grad, {"x": ones((6, 3)), "y": ones((6, 2)), "lengths": [6]}, ValueError, "lengths must be one number where x has no batch axis, not an array of shape (1,)"),
+    (grad, {"lengths": [10**5000, 1]}, TypeError, "lengths must be an array of real numbers, not of dtype object"),
+    (grad, {"params": narrow, "y": ones((6, 2))}, ValueError, "y must have shape (6, 2, 1), not (6, 2): pass y[:, :, None]"),
+    (grad, {"params": narrow, "x": ones((6, 3)), "y": ones(6)}, ValueError, "y must have shape (6, 1), not (6,): pass y[:, None]"),
+    (grad, {"params": Params([[1.0]], [[1.0]], [[1.0]]), "x": ones(6)}, ValueError, "x must have shape (T, 1) or (T, B, 1), not (6,): pass x[:, None]"),
+    (grad, {"memory_limit": 1}, MemoryError, "memory_limit must be at least "),
+    (grad, {"memory_limit": -(10**5000)}, ValueError, "memory_limit must be at least 1, not a number of 16610 bits"),
+    (classify, {"y": GOOD["labels"][..., None]}, ValueError, "y must have shape (6, 2), not (6, 2, 1): pass y[..., 0]"),
+    (rnnbptt.spectral_report, {"W_hh": params}, TypeError, "W_hh must be a square matrix, not Params: pass params.W_hh"),
+    (norms, {"W": params}, TypeError, "W must be a square matrix, not Params: pass params.W_hh"),
+    (rnnbptt.Randomized(2).cuts, {"steps": -1, "batch": 1}, ValueError, "steps must be at least 1, not -1"),
+    (rnnbptt.reference.forward, {"params": 3, "x": GOOD["x"]}, TypeError, "params must be rnnbptt.Params, not int"),
+    (rnnbptt.reference.loss_and_grad, {"params": params, "x": GOOD["x"], "y": GOOD["y"], "loss": lambda o, y: o}, TypeError, "loss must return a pair (L, d_o), not ndarray of shape (6, 2, 2)"),
     (grad, {"lengths": np.array([2**64 - 1, 6], np.uint64)}, ValueError, "lengths must lie between 1 and T = 6"),
     (grad, {"loss": lambda o, y: 0.0}, TypeError, "loss must return a pair (L, d_o), not float"),
     (grad, {"loss": lambda o, y: (0.0, o[:-1])}, ValueError, "d_o returned by loss must have shape (6, 2, 2), not (5, 2, 2)"),
@@ -218,6 +235,38 @@ def test_message(
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         call(**changed)
+
+
+@pytest.mark.parametrize(
+    "wrt", [("W_xx", "W_yy"), {"W_xx", "W_yy", "b"}, frozenset({"W_xx", "W_yy", 3, None})]
+)
+def test_messages_do_not_depend_on_the_seed_of_hashes(wrt: Any) -> None:
+    # Sets are gone through in the order of their hashes, which differs from one process to the next.
+    code = f"""
+import numpy as np, rnnbptt
+try:
+    rnnbptt.loss_and_grad(rnnbptt.Params([[1.]], [[1.]], [[1.]]), np.ones((3, 1)), np.ones((3, 1)), wrt={wrt!r})
+except (ValueError, TypeError) as error:
+    print(error)
+"""
+    said = set()
+    for seed in "0123":
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        said.add(done.stdout)
+    assert len(said) == 1
+    assert "wrt must" in said.pop()
+
+
+def test_a_loss_of_labels_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hinge(type(NAMED_LOSSES["cross_entropy"])):  # type: ignore[misc]  # a loss of labels that may come
+        name = "hinge"
+
+    monkeypatch.setitem(NAMED_LOSSES, "hinge", Hinge())
+    with pytest.raises(TypeError, match="integer class labels for loss='hinge', not float64"):
+        grad(loss="hinge", y=GOOD["y"])
 
 
 def test_unknown_arguments_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -141,11 +142,53 @@ def test_nan_outweighs_inf_wherever_it_stands() -> None:
         ((gradients(), -1.0), ValueError, "max_norm must be finite and at least 0"),
         ((gradients(), math.nan), ValueError, "max_norm"),
         ((gradients(), "1"), TypeError, "max_norm must be a real number"),
+        (
+            (gradients(), np.full(2, math.inf)),
+            TypeError,
+            "max_norm must be a real number, not ndarray of shape",
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         clip_by_global_norm(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [int, np.int8, np.uint64, bool])
+def test_integers_are_clipped_as_float64(dtype: Any) -> None:
+    before = Gradients(W_hh=np.array([[3, 0], [0, 4]]).astype(dtype), b_h=np.zeros(2, np.float32))
+    clipped, norm = clip_by_global_norm(before, 1.0)
+    expected = np.array([[3.0, 0], [0, 4]]).astype(dtype).astype(float)
+    length_of = float(np.linalg.norm(expected))
+    assert norm == pytest.approx(length_of, rel=1e-15)
+    assert clipped.W_hh is not None
+    assert clipped.W_hh.dtype == np.float64
+    np.testing.assert_allclose(clipped.W_hh, expected / length_of, rtol=1e-15)
+    assert clipped.b_h is not None
+    assert clipped.b_h.dtype == np.float32
+
+
+def test_lists_are_arrays() -> None:
+    clipped, norm = clip_by_global_norm(Gradients(W_hh=[[3.0, 0.0], [0.0, 4.0]]), 1.0)  # type: ignore[arg-type]
+    assert norm == 5.0
+    assert isinstance(clipped.W_hh, np.ndarray)
+    np.testing.assert_allclose(clipped.W_hh, [[0.6, 0.0], [0.0, 0.8]], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.array([[3 + 4j]]), "gradients.b_q must be an array of real numbers, not of dtype complex128"),
+        (np.array(["a"]), "gradients.b_q must be an array of real numbers, not of dtype <U1"),
+        (object(), "gradients.b_q must be an array of real numbers, not object"),
+        (np.ones(2, np.float16), "gradients.b_q must be float32 or float64, not float16"),
+        (np.ma.ones(2), "gradients.b_q must not be a masked array"),
+    ],
+)
+@pytest.mark.parametrize("on_nonfinite", ["raise", "keep", "zero"])
+def test_gradients_that_are_no_real_numbers_are_named(value: Any, message: str, on_nonfinite: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
+        clip_by_global_norm(Gradients(W_hh=np.eye(2), b_q=value), 1.0, on_nonfinite=on_nonfinite)
 
 
 def test_unknown_choice_is_named() -> None:

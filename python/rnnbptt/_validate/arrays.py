@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from .scalars import SCALAR_TYPES, describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, DTypeLike
 
 FloatArray = NDArray[np.floating[Any]]
@@ -58,13 +61,21 @@ def cast(name: str, value: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def copied(name: str, value: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     """Return a C-contiguous copy, or raise a MemoryError that names the argument and the bytes."""
-    try:
+    with memory_for(f"a copy of {name}"):
         return value.astype(dtype, order="C")
-    except MemoryError:
-        count = math.prod(value.shape) * np.dtype(dtype).itemsize
-        raise MemoryError(
-            f"cannot allocate {count} bytes for a copy of {name} of shape {value.shape}"
-        ) from None
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Let NumPy's errors of memory say what it was for, and how many bytes; also as a decorator."""
+    try:
+        yield
+    except MemoryError as error:
+        shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+        if shape is None or dtype is None:
+            raise  # it says so already
+        count = math.prod(shape) * dtype.itemsize
+        raise MemoryError(f"cannot allocate {count} bytes for {what} (an array of shape {shape})") from None
 
 
 def contiguous(name: str, value: NDArray[Any]) -> NDArray[Any]:

@@ -78,9 +78,13 @@ class Dataset:
         self.inputs, self.batched = _validate.sequence("x", x, self.dtype, d, self.batch_first)
         self.steps, self.batch = self.inputs.shape[:2]
         self.start = self.state("h0", h0)
-        self.weights, self.lengths = _validate.step_weights(
-            weights, lengths, mask, self.dtype, (self.steps, self.batch), self.batched, self.batch_first
-        )
+        self.weights, self.lengths = None, None
+        if weights is not None or lengths is not None or mask is not None:
+            layout = (self.steps, self.batch), self.batched, self.batch_first
+            with _validate.memory_for("weights, lengths and mask"):
+                self.weights, self.lengths = _validate.step_weights(
+                    weights, lengths, mask, self.dtype, *layout
+                )
         self.tangent = False
         self.memory_limit = _validate.memory_limit(memory_limit)
         self.wrt = frozenset(self.terms)
@@ -124,7 +128,8 @@ class Dataset:
             used = _validate.used_steps(self.weights, self.lengths, self.steps)
             shape = (self.steps, self.batch)
             layout = self.batched, self.batch_first
-            return _validate.labels(y, self.shape[2], shape, *layout, used, loss=loss.name)
+            with _validate.memory_for("y"):
+                return _validate.labels(y, self.shape[2], shape, *layout, used, loss=loss.name)
         return self.outputs_like("y", y)
 
     def outputs_like(self, name: str, value: ArrayLike) -> FloatArray:

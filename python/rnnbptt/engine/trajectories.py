@@ -214,8 +214,9 @@ def state_gradients(
     checked(params)
     _validate.choice("method", method, STATE_METHODS)
     d_o, batched = _validate.sequence("d_o", d_o, params.dtype, params.shape[2], batch_first=False)
+    entering = _validate.allocate("d_o W_qh", (*d_o.shape[:2], params.shape[1]), params.dtype)
     with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
-        entering = d_o @ params.W_qh
+        np.matmul(d_o, params.W_qh, out=entering)
     if not batched:
         entering = entering[:, 0]
     if out is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...engine.params import Params
 
 
+@_validate.memory_for("x, y and what is computed of them")
 def gradient_flow(
     params: Params,
     x: ArrayLike,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DRAWS, _DRAWN_STEPS = 16, 20_000
 
 
+@_validate.memory_for("x, y and what is computed of them")
 def truncation_report(
     params: Params,
     x: ArrayLike,
