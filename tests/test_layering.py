@@ -298,6 +298,20 @@ def test_public_names() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", rnnbptt.__version__)
 
 
+def test_completion_lists_what_is_public_and_nothing_else() -> None:
+    # After everything was imported: inner modules are then attributes of the package.
+    listed = {name for name in dir(rnnbptt) if not name.startswith("_")}
+    assert listed - {"fit", "jax", "torch"} == PUBLIC
+    assert "__version__" in dir(rnnbptt)
+    assert dir(rnnbptt.reference) == sorted(rnnbptt.reference.__all__)
+    if importlib.util.find_spec("sklearn"):
+        fit = importlib.import_module("rnnbptt.fit")
+        assert dir(fit) == ["LinearRNNRegressor", "StartSummary", "StateSpace"]
+    for name, public in (("torch", ["LinearRNN", "linear_rnn"]), ("jax", ["linear_rnn"])):
+        if importlib.util.find_spec(name):
+            assert dir(importlib.import_module(f"rnnbptt.{name}")) == public
+
+
 def test_public_classes_say_where_they_are_found() -> None:
     for name in rnnbptt.__all__:
         if isinstance(thing := getattr(rnnbptt, name), type):

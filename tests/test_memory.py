@@ -71,7 +71,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "weights cast": lambda: rnnbptt.loss_and_grad(small, half, half, weights=broadcast(np.float32(1), 2**35)),
     "mask cast": lambda: rnnbptt.loss_and_grad(small, half, half, mask=broadcast(True, 2**35)),
     "labels": lambda: rnnbptt.loss_and_grad(classes, half[: 2**29], labels[: 2**29], loss="cross_entropy"),
-    "labels, int8": lambda: rnnbptt.loss_and_grad(classes, half[: 2**29], labels8[: 2**29], loss="cross_entropy"),
+    "labels, int8": lambda: rnnbptt.loss_and_grad(
+        classes, half[: 2**29], labels8[: 2**29], loss="cross_entropy"
+    ),
     "h0 broadcast": lambda: rnnbptt.forward(small, broadcast(0.5, 1, 2**28, 1), broadcast(0.5, 2**28, 4)),
     "report, x cast": lambda: rnnbptt.gradient_flow(narrow, half4, half4),
     "memory_limit": lambda: rnnbptt.loss_and_grad(large, ordinary, ordinary, memory_limit=1),
@@ -83,7 +85,7 @@ NAMED = {
     "forward, big-endian in": "x",
     "forward, features broadcast": "x",
     "weights cast": "copy of weights",
-    "mask cast": "copy of mask",
+    "mask cast": "mask",
     "labels": "copy of y",
     "labels, int8": "copy of y",
     "h0 broadcast": "copy of h0",

@@ -91,6 +91,44 @@ def test_cloned_searched_and_pickled() -> None:
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
 
 
+X_1, Y_1, _ = system(np.random.default_rng(0), 30)
+FITTED = LinearRNNRegressor(1, n_starts=1, max_iter=2, random_state=0).fit(X_1, Y_1)
+BROKEN = X_1.copy()
+BROKEN[3, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: FITTED.fit(BROKEN, Y_1), "X must be finite, not NaN in row 3 of column 0"),
+        (lambda: FITTED.predict(-BROKEN), "X must be finite, not NaN in row 3 of column 0"),
+        (lambda: FITTED.simulate(X_1 * np.inf), "X must be finite, not inf in row 0 of column 0"),
+        (lambda: FITTED.forecast(30, BROKEN), "X_future must be finite, not NaN in row 3"),
+        (lambda: FITTED.fit(X_1[:, 0], Y_1), "X must have shape (n, d), not (30,)"),
+        (lambda: FITTED.fit(X_1, Y_1[:-1]), "y must have a row for each of the 30 rows of X, not 29"),
+        (lambda: FITTED.score(X_1, Y_1[:-1]), "y must have a row for each of the 30 rows of X, not 29"),
+        (lambda: FITTED.score(X_1, Y_1 * np.nan), "y has no known target in column 0"),
+        (lambda: FITTED.score(X_1, Y_1, np.ones(3)), "sample_weight must have shape (30,), not (3,)"),
+        (lambda: FITTED.score(X_1, Y_1, np.zeros(30)), "sample_weight must be finite, and not zero"),
+        (lambda: clone(FITTED).set_params(random_state="a").fit(X_1, Y_1), "random_state must be an integer"),
+        (
+            lambda: clone(FITTED).set_params(random_state=10**5000).fit(X_1, Y_1),
+            "random_state must be an integer",
+        ),
+        (
+            lambda: clone(FITTED).set_params(verbose="a").fit(X_1, Y_1),
+            "verbose must be an integer, not str 'a'",
+        ),
+        (lambda: FITTED.fit(X_1 + 1j, Y_1), "X: Complex data not supported"),
+    ],
+)
+def test_data_that_do_not_fit_are_named_in_words_of_its_own(call: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "HistGradientBoosting" not in str(caught.value)
+
+
 # --- what it finds ------------------------------------------------------------------------------------------
 
 

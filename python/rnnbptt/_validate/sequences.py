@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import array, cast, cast_integers, check_shape, contiguous, copied, numeric
+from .arrays import array, cast, check_shape, copied, numeric
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -130,8 +130,7 @@ def step_weights(
         if numbers.dtype.kind != "b":
             raise TypeError(f"mask must be an array of booleans, not of {numbers.dtype}")
         kept = like_sequence("mask", numbers, np.dtype(bool), shape, batched, batch_first)
-        ones = copied("mask", kept, dtype)
-        combined = ones if combined is None else np.where(kept, combined, 0).astype(dtype)
+        combined = kept.astype(dtype) if combined is None else np.where(kept, combined, 0).astype(dtype)
     counts: IntArray | None = None
     if lengths is not None:
         numbers = numeric("lengths", lengths)
@@ -145,7 +144,7 @@ def step_weights(
         if numbers.min() < 1 or numbers.max() > steps:
             worst = numbers.min() if numbers.min() < 1 else numbers.max()
             raise ValueError(f"lengths must lie between 1 and T = {steps}, not {worst}")
-        counts = contiguous("lengths", cast_integers("lengths", numbers).reshape(batch))
+        counts = np.ascontiguousarray(numbers.astype(np.int64).reshape(batch))
     if combined is not None:
         used = used_steps(combined, counts, steps)
         assert used is not None
