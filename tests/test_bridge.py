@@ -139,11 +139,13 @@ def test_without_the_framework_the_error_names_the_extra(module: str) -> None:
 import sys
 sys.modules["{module}"] = None
 import rnnbptt
-try:
-    import rnnbptt.{module}
-except ImportError as error:
-    print(error)
+assert not hasattr(rnnbptt, "{module}")
+for statement in ("import rnnbptt.{module}", "from rnnbptt import {module}", "rnnbptt.{module}.linear_rnn"):
+    try:
+        exec(statement)
+    except (ImportError, AttributeError) as error:
+        print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     expected = f"rnnbptt.{module} needs {module}, which is not installed: pip install 'rnnbptt[{module}]'\n"
-    assert done.stdout == expected
+    assert done.stdout == 3 * expected

@@ -89,6 +89,7 @@ def test_everything_else_is_imported_without_the_regressor(state: str, tmp_path:
     code = """
 import inspect, rnnbptt
 assert not hasattr(rnnbptt, "LinearRNNRegressor")
+assert not hasattr(rnnbptt, "fit")
 inspect.getmembers(rnnbptt)
 from rnnbptt import *
 assert "LinearRNNRegressor" not in rnnbptt.__all__

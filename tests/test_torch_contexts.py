@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import multiprocessing
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +65,28 @@ def test_weights_of_half_precision_are_widened_under_autocast_alone() -> None:
         assert model(torch.ones(5, 3, 2)).dtype == torch.float32
     with pytest.raises(TypeError, match=r"W_hh must be torch\.float32 or torch\.float64, not torch\.bf"):
         model(torch.ones(5, 3, 2))
+
+
+# --- copies ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("build", [lambda: LinearRNN(2, 4, 1), lambda: LinearRNN.from_params(PARAMS)])
+def test_modules_and_functions_pickle(build: Callable[[], Any]) -> None:
+    model = build()
+    x = torch.ones(5, 3, 2, dtype=model.W_hh.dtype)
+    model(x).sum().backward()
+    expected = model(x)
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(model, protocol))
+        assert torch.equal(again(x), expected)
+        assert repr(again) == repr(model)
+        assert pickle.loads(pickle.dumps(linear_rnn, protocol)) is linear_rnn
+    assert torch.equal(copy.copy(model)(x), expected)
+    assert torch.equal(copy.deepcopy(model)(x), expected)
+    still = copy.deepcopy(model).requires_grad_(False)  # what has a gradient does not come back
+    for method in ("spawn", "forkserver"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert torch.equal(pool.apply(still, (x,)), expected)
 
 
 # --- shapes without numbers ---------------------------------------------------------------------------------

@@ -113,23 +113,24 @@ if not TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return _import_module(f".{name}", __name__)
-    if name == "__all__":
-        value: object = _available()
-    elif name not in _ON_DEMAND:
+    if name not in _ON_DEMAND and name not in (*_MODULES, "__all__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    else:
-        try:
-            value = getattr(_import_module(f".{_ON_DEMAND[name]}", __name__), name)
-        except ImportError as error:
-            # hasattr() is told that it is not there. An import statement asks in the same way before it fails
-            # without a reason: it is given the reason.
-            if _sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
-                raise
-            raise AttributeError(str(error)) from error
+    try:
+        if name in _MODULES:
+            return _import_module(f".{name}", __name__)
+        value = _available() if name == "__all__" else _on_demand(name)
+    except ImportError as error:
+        # hasattr() is told that it is not there. An import statement asks in the same way before it fails
+        # without a reason: it is given the reason.
+        if _sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+            raise
+        raise AttributeError(str(error)) from error
     globals()[name] = value
     return value
+
+
+def _on_demand(name: str) -> object:
+    return getattr(_import_module(f".{_ON_DEMAND[name]}", __name__), name)
 
 
 def _available() -> list[str]:
