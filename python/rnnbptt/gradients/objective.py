@@ -53,12 +53,13 @@ class Objective:
         here rather than at the first call.
     h0 : array_like, shape (B, h) or (h,), optional
         Initial state; zero when absent.
-    weights : array_like, shape (T, B) or (T,), optional
-        Weight of every step, at least 0; one when absent. A step of weight 0 is left out exactly.
+    weights : array_like, shape (T, B) or (T,); (T, B, q) or (T, q) for the squared losses, optional
+        Weight of every step, at least 0; one when absent. Or of every output, and L is sum w l / (sum w / q),
+        l its share in the step's loss. Only ratios matter. Weight 0 leaves out exactly, whatever the target.
     lengths : array_like of int, shape (B,) or (), optional
-        Number of steps of each sequence; later steps are neither run nor read.
-    mask : array_like of bool, shape (T, B) or (T,), optional
-        Shorthand for weights of one and zero. `weights`, `lengths` and `mask` multiply.
+        Number of steps of each sequence, from 0 to T; later steps are neither run nor read.
+    mask : array_like of bool, shape as for `weights`, optional
+        Shorthand for weights of 0 and 1. All three multiply; if nothing is left, loss and gradients are 0.
     batch_first : bool
         Whether batched arrays are laid out (B, T, ...).
     wrt : collection of str, optional
@@ -179,6 +180,16 @@ class Objective:
         layout.clear_holes(result[1])
         return result
 
+    @property
+    def weight_sum(self) -> tuple[float, int]:
+        """What L is divided by, ``mantissa * 2**exponent``: both, since it may lie outside float64.
+
+        ``sum w``, ``sum w / q`` of outputs' own, or the number of steps; the mantissa is 0 or in [1/2, 1).
+        """
+        if self._bound is None:
+            raise ValueError("like must be given to Objective(...), or weight_sum is known after a call only")
+        return self._bound.dataset.weight_sum
+
     def pack(self, params: Params, h0: ArrayLike | None = None) -> FloatArray:
         """Write parameters, and the initial state where `wrt` names it, into one vector ``theta``.
 
@@ -242,7 +253,7 @@ class Objective:
         Returns
         -------
         ndarray, shape (T * B * q,)
-            A new array, in the order of ``y.ravel()``. Steps that do not count are exactly zero.
+            A new array, in the order of ``y.ravel()``. What does not count is exactly zero.
 
         Raises
         ------
@@ -265,7 +276,7 @@ class Objective:
         -------
         ndarray, shape (T * B * q, n)
             A new array; rows as in `residuals`, columns as in `theta`. Columns of parameters that `wrt`
-            leaves out, and rows of steps that do not count, are exactly zero.
+            leaves out, and rows of what does not count, are exactly zero.
 
         Raises
         ------
