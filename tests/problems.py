@@ -128,13 +128,17 @@ def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:
 def step_options(
     rng: np.random.Generator, chosen: list[str], T: int, B: int, dtype: Scalar
 ) -> dict[str, Any]:
-    """Draw weights, lengths and mask; the first step always counts, so that something is left."""
+    """Draw weights, lengths and mask; a first step always counts, so that something is left.
+
+    Sequences but the first may be of length 0.
+    """
     options: dict[str, Any] = {}
     if "weights" in chosen:
         options["weights"] = (rng.uniform(0, 2, (T, B)) * (rng.uniform(size=(T, B)) < 0.7)).astype(dtype)
         options["weights"][0] = 1
     if "lengths" in chosen:
-        options["lengths"] = rng.integers(1, T + 1, B)
+        options["lengths"] = rng.integers(0, T + 1, B)
+        options["lengths"][0] = max(1, options["lengths"][0])
     if "mask" in chosen:
         options["mask"] = rng.uniform(size=(T, B)) < 0.7
         options["mask"][0] = True

@@ -139,6 +139,8 @@ def pose(
     if running is not None:
         inputs = np.where(running[..., np.newaxis], inputs, 0)
     start = np.zeros((B, h)) if dataset.start is None else dataset.start.astype(np.float64)
+    if running is not None:  # a sequence of no steps reads no initial state
+        start = np.where(running[0][:, np.newaxis], start, 0)
     wide = Params(**{name: array.astype(np.float64) for name, array in params.items()})
     for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
         _finite(name, array)
