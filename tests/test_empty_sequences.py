@@ -13,7 +13,9 @@ import rnnbptt
 from problems import LOSSES, SCALARS, Array, Case, Scalar, assert_identical, assert_same, build
 from rnnbptt import Chunked, Objective, Randomized, Sliding, reference
 from rnnbptt.engine import losses
+from rnnbptt.engine.dataset import Dataset
 from rnnbptt.engine.losses import LossName
+from rnnbptt.gradients.problem import Problem
 from tolerances import FORMS, gradient_bound, relative_error
 
 T, B = 20, 5
@@ -174,6 +176,23 @@ def test_the_last_state_of_no_steps_is_the_first(lengths: Array, dtype: Scalar) 
     assert one.h0 is not None
     assert one.h0.tobytes() == d_hT[0].tobytes()
     assert not any(array.any() for name, array in one.items() if name != "h0")
+
+
+@pytest.mark.parametrize("lift", [1, 2, 4, 64])
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_last_states_on_every_schedule(window: int, lift: int) -> None:
+    case = drawn()
+    lengths = np.array([0, 8, 16, 0, 4])
+    d_hT = np.random.default_rng(4).standard_normal((B, 5))
+    dataset = Dataset(case.params, case.x, case.options["h0"], lengths=lengths, wrt=case.wrt)
+    schedule = {"lift": lift, "window": window, "splits": 2, "piece": 1}
+    problem = Problem(dataset, None, case.y, d_hT=d_hT, schedule=schedule)
+    _, actual = problem.loss_and_gradients(case.params, 2)
+    assert problem.posed.used_schedule()["L"] == min(lift, 4)
+    expected = reference.vjp(
+        case.params, case.x, case.y, case.options["h0"], d_hT=d_hT, lengths=lengths, wrt=case.wrt
+    )
+    assert_same(actual, expected, gradient_bound(np.float64, 5, T, 0.9))
 
 
 def test_one_sequence_of_no_steps() -> None:

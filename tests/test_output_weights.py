@@ -223,8 +223,15 @@ def test_targets_of_weight_zero_are_left_out_exactly(loss: LossName) -> None:
 def test_no_bit_depends_on_threads_or_layout(dtype: Scalar) -> None:
     case = drawn(dtype, sizes=(700, 9, 3, 17, 3), steps=("lengths",))
     loss, expected = case.engine(num_threads=1)
-    options = case.options | {"weights": np.asfortranarray(case.options["weights"])}
-    for other, threads in ((case, 2), (case, 4), (case._replace(options=options), 2)):
+    w = case.options["weights"]
+    turned = case.options | {"weights": np.asfortranarray(w)}
+    masked = turned | {"mask": np.asfortranarray(w > 0)}
+    for other, threads in (
+        (case, 2),
+        (case, 4),
+        (case._replace(options=turned), 2),
+        (case._replace(options=masked), 2),
+    ):
         value, actual = other.engine(num_threads=threads)
         assert value == loss
         assert_identical(actual, expected)

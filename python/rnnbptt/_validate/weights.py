@@ -88,18 +88,14 @@ def step_weights(
     weight influence neither loss nor gradients, so the lengths returned leave them out.
     """
     steps, batch, _ = shape
-    combined: NDArray[Any] | None = None
+    given = kept = None
     if weights is not None:
-        combined = _of_steps_or_outputs("weights", weights, dtype, shape, batched, batch_first)
-        if not (np.all(combined >= 0) and np.all(np.isfinite(combined))):
-            raise ValueError("weights must be finite and at least 0")
-        combined = combined.astype(np.float64, order="C")
+        given = _of_steps_or_outputs("weights", weights, dtype, shape, batched, batch_first)
     if mask is not None:
         numbers = numeric("mask", mask)
         if numbers.dtype.kind != "b":
             raise TypeError(f"mask must be an array of booleans, not of {numbers.dtype}")
         kept = _of_steps_or_outputs("mask", numbers, np.dtype(bool), shape, batched, batch_first)
-        combined = _keeping(combined, kept)
     counts: IntArray | None = None
     if lengths is not None:
         numbers = numeric("lengths", lengths)
@@ -110,7 +106,19 @@ def step_weights(
             worst = numbers.min() if numbers.min() < 0 else numbers.max()
             raise ValueError(f"lengths must lie between 0 and T = {steps}, not {worst}")
         counts = np.ascontiguousarray(numbers.astype(np.int64).reshape(batch))
-    return StepWeights(None, counts) if combined is None else _ending(combined, counts, steps)
+    if given is None and kept is None:
+        return StepWeights(None, counts)
+    by_output = any(part is not None and part.ndim == 3 for part in (given, kept))
+    largest = shape if by_output else shape[:2]
+    try:
+        if given is not None:
+            if not (np.all(given >= 0) and np.all(np.isfinite(given))):
+                raise ValueError("weights must be finite and at least 0")
+            given = given.astype(np.float64)
+        return _ending(_keeping(given, kept), counts, steps)
+    except MemoryError:
+        size = 8 * math.prod(largest)
+        raise MemoryError(f"cannot allocate {size} bytes for weights of shape {largest}") from None
 
 
 def _of_steps_or_outputs(
@@ -123,10 +131,13 @@ def _of_steps_or_outputs(
     return like_sequence(name, numbers, dtype, shape if of_outputs else by_step, batched, batch_first)
 
 
-def _keeping(weights: NDArray[np.float64] | None, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return weights, ones where there are none, with zeros where not `kept`; of outputs if either is."""
+def _keeping(weights: NDArray[np.float64] | None, kept: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Return weights, or ones, with zeros where not `kept`; of outputs if either is. One is given."""
     if weights is None:
-        return kept.astype(np.float64, order="C")
+        assert kept is not None
+        return kept.astype(np.float64)
+    if kept is None:
+        return weights
     if weights.ndim < kept.ndim:
         weights = weights[..., np.newaxis]
     elif weights.ndim > kept.ndim:
@@ -141,6 +152,7 @@ def _ending(
     running = StepWeights(None, lengths).running(steps)
     if running is not None:
         weights = np.where(running[..., np.newaxis] if weights.ndim == 3 else running, weights, 0.0)
+    weights = np.ascontiguousarray(weights)  # one order of sums, whatever the caller's layout
     shift = 0
     largest = float(weights.max())
     if largest > 0:
