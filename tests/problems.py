@@ -11,7 +11,7 @@ import rnnbptt
 from rnnbptt import reference
 from rnnbptt.engine.dataset import Dataset
 from rnnbptt.engine.losses import LOSSES as NAMED_LOSSES
-from rnnbptt.engine.losses import LossName, checked_loss
+from rnnbptt.engine.losses import LossName, SumOfSquares, checked_loss
 from rnnbptt.engine.params import Gradients, Kind, Params
 from rnnbptt.gradients.curvature import Curvature
 from rnnbptt.gradients.layout import Layout
@@ -22,8 +22,9 @@ from tolerances import relative_error
 Array = NDArray[Any]
 Scalar = type[np.float32] | type[np.float64]
 SCALARS: tuple[Scalar, ...] = (np.float32, np.float64)
-#: Every loss that has a name.
+#: Every loss that has a name, and those that are sums of squares, which take weights of outputs.
 LOSSES = cast("tuple[LossName, ...]", tuple(NAMED_LOSSES))
+SQUARES = tuple(name for name in LOSSES if isinstance(NAMED_LOSSES[name], SumOfSquares))
 KINDS: tuple[Kind, ...] = ("gaussian", "orthogonal", "symmetric", "identity")
 OTHER_FORMS: tuple[Method, ...] = ("closed_form", "forward_mode")
 STEP_OPTIONS = ("weights", "lengths", "mask")
@@ -128,17 +129,32 @@ def draw(seed: int, *, loss: LossName | None = None, steps: int = 24) -> Case:
 def step_options(
     rng: np.random.Generator, chosen: list[str], T: int, B: int, dtype: Scalar
 ) -> dict[str, Any]:
-    """Draw weights, lengths and mask; the first step always counts, so that something is left."""
+    """Draw weights, lengths and mask; a first step always counts, so that something is left.
+
+    Sequences but the first may be of length 0.
+    """
     options: dict[str, Any] = {}
     if "weights" in chosen:
         options["weights"] = (rng.uniform(0, 2, (T, B)) * (rng.uniform(size=(T, B)) < 0.7)).astype(dtype)
         options["weights"][0] = 1
     if "lengths" in chosen:
-        options["lengths"] = rng.integers(1, T + 1, B)
+        options["lengths"] = rng.integers(0, T + 1, B)
+        options["lengths"][0] = max(1, options["lengths"][0])
     if "mask" in chosen:
         options["mask"] = rng.uniform(size=(T, B)) < 0.7
         options["mask"][0] = True
     return options
+
+
+def weighing_outputs(case: Case, seed: int) -> Case:
+    """Give every output a weight of its own; targets of those of weight 0 are NaN."""
+    rng = np.random.default_rng(seed)
+    w = rng.uniform(0.1, 2, case.y.shape) * (rng.uniform(size=case.y.shape) < 0.6)
+    w[0] = 1
+    w = w.astype(case.params.dtype)
+    return case._replace(
+        y=np.where(w > 0, case.y, np.nan).astype(case.y.dtype), options=case.options | {"weights": w}
+    )
 
 
 def build(

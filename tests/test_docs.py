@@ -23,7 +23,7 @@ BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", flags=re.DOTALL | re.MULTIL
 MACHINES = re.compile(r"kernels \w+, [\d.]+ MiB")  # what differs from one machine to the next
 
 
-PAGES = [("fitting.md", 4), ("fitting-with-scipy.md", 4), ("how-it-is-fast.md", 5)]
+PAGES = [("fitting.md", 4), ("fitting-with-scipy.md", 4), ("how-it-is-fast.md", 5), ("missing-values.md", 4)]
 
 
 @pytest.mark.parametrize(("page", "least"), PAGES)

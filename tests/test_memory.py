@@ -85,7 +85,7 @@ NAMED = {
     "forward, big-endian in": "x",
     "forward, features broadcast": "x",
     "weights cast": "copy of weights",
-    "mask cast": "mask",
+    "mask cast": "weights",
     "labels": "copy of y",
     "labels, int8": "copy of y",
     "h0 broadcast": "copy of h0",

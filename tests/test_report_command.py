@@ -343,7 +343,7 @@ def test_data_that_do_not_fit_are_refused_in_one_line(report: Any) -> None:
         ("model.npz", "no_y.npz", "no_y.npz has no y, but x"),
         ("model.npz", "strange.npz", "may hold x, y, h0, lengths, weights, mask, not z"),
         ("model.npz", "shapes.npz", "x must have shape"),
-        ("model.npz", "lengths.npz", "lengths must lie between 1 and T = 40, not 41"),
+        ("model.npz", "lengths.npz", "lengths must lie between 0 and T = 40, not 41"),
         ("model.npz", "nan.npz", "finite"),
         ("model.npz", "pickled.npz", "x in pickled.npz holds pickled objects"),
         ("W.npy", "fine.npz", "W.npy has no W_hx and no W_qh"),

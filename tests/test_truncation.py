@@ -149,8 +149,8 @@ def test_random_problems(seed: int, truncate: Truncation) -> None:
 @pytest.mark.parametrize("tau", [1, 4, 20])
 def test_sequences_of_different_lengths(tau: int, radius: float) -> None:
     rng = np.random.default_rng(2)
-    case = build(rng, np.float64, (90, 5, 2, 6, 3), radius=radius)
-    lengths = np.array([90, 1, 17, 32, 60])
+    case = build(rng, np.float64, (90, 6, 2, 6, 3), radius=radius)
+    lengths = np.array([90, 1, 17, 0, 32, 60])
     case.options["lengths"] = lengths
     case.x[np.arange(90)[:, np.newaxis] >= lengths] = np.nan  # not read
     for truncate in (Sliding(tau), Chunked(tau), Randomized(tau + 1, rng=7)):

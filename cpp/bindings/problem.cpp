@@ -44,7 +44,10 @@ class BoundProblem {
     else
       problem_.y = sequence<Scalar>(y, "y", s.T, s.B, tangent ? s.q / 2 : s.q, 3);
     problem_.h0 = input<Scalar>(h0, "h0", s.B * s.h);
-    problem_.weights = sequence<Scalar>(weights, "weights", s.T, s.B, 1, 2);
+    problem_.weights_of_outputs =
+        is_array_of<double>(weights, false) && py::reinterpret_borrow<py::array>(weights).ndim() == 3;
+    problem_.weights = sequence<double>(weights, "weights", s.T, s.B, tangent ? s.q / 2 : s.q,
+                                        problem_.weights_of_outputs ? 3 : 2);
     problem_.lengths = input<std::int64_t>(lengths, "lengths", s.B);
     problem_.d_hT = input<Scalar>(d_hT, "d_hT", s.B * s.h);
     problem_.block = block;

@@ -149,7 +149,7 @@ double add_steps(const LossSteps<Scalar>& s, double total, const StepLoss& loss)
   for (Index r = 0; r < s.rows; ++r) {
     Scalar* o = s.o + r * s.row;
     for (Index i = 0; i < s.steps; ++i, ++number, o += s.size) {
-      const double w = s.weights ? static_cast<double>(*s.weights.at(number, 0)) : 1.0;
+      const double w = s.weights ? *s.weights.at(number, 0) : 1.0;
       if (w != 0) {
         total += loss(o, number, w * s.scale);
         continue;

@@ -11,7 +11,8 @@ namespace rnnbptt {
 // Steps of one sequence, row after row: step i of row r has its `size` outputs at o + r * row + i * size, and
 // is number r * steps + i of y, labels and weights.
 //
-// The step of a separable loss may hold the outputs of several time steps of equal weight.
+// The step of a separable loss may hold the outputs of several time steps of equal weight, or one output
+// alone.
 template <typename Scalar>
 struct LossSteps {
   Index rows = 1, steps = 1, size = 0;
@@ -20,7 +21,7 @@ struct LossSteps {
   Index tangent = 0;                        // o' lies so far behind o; 0 for none
   SequenceView<const Scalar> y;             // `size` targets of a step,
   SequenceView<const std::int64_t> labels;  // or its label
-  SequenceView<const Scalar> weights;       // null for ones; targets of a step of weight 0 are not read
+  SequenceView<const double> weights;       // null for ones; targets of a step of weight 0 are not read
   double scale = 1;                         // of a step of weight 1
   double parameter = 0;                     // the loss's, where it takes one
 };

@@ -112,7 +112,8 @@ template <typename Scalar>
 Work work_of(const Problem<Scalar>& problem, bool bias, Goal goal) {
   const Shape& s = problem.shape;
   const auto B = static_cast<double>(s.B), d = static_cast<double>(s.d), h = static_cast<double>(s.h);
-  const auto longest = static_cast<double>(problem.longest());
+  // Of sequences that are all empty as of one step.
+  const auto longest = static_cast<double>(std::max<Index>(problem.longest(), 1));
   double total = problem.lengths == nullptr ? longest * B : 0;
   for (Index b = 0; problem.lengths != nullptr && b < s.B; ++b)
     total += static_cast<double>(problem.length(b));

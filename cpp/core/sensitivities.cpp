@@ -14,7 +14,7 @@ namespace {
 constexpr Index strip_columns = 96;
 
 // M_t of one step: M(k, l) = root[k] ((k == l) - p[l]), as Loss::root() gives it; the identity where dL/do is
-// given.
+// given. Rows of outputs of weight 0 are zero.
 template <typename Scalar>
 class Factor {
  public:
@@ -36,19 +36,25 @@ class Factor {
   // Returns whether the step counts at all.
   bool set(Index t, Index b, const Scalar* o) {
     if (t >= problem_.length(b)) return false;
-    const double w = problem_.weights ? static_cast<double>(*problem_.weights.at(t, b)) : 1.0;
-    if (w == 0) return false;
-    if (problem_.loss == nullptr || w == known_for_) return true;
+    const double* w = problem_.weights ? problem_.weights.at(t, b) : nullptr;
+    if (problem_.weights_of_outputs) return set_outputs(t, b, o, w);
+    const double weight = w != nullptr ? *w : 1.0;
+    if (weight == 0) return false;
+    if (problem_.loss == nullptr || weight == known_for_) return true;
     step_.o = o;
     if (problem_.y) step_.y.data = problem_.y.at(t, b);
     if (problem_.labels) step_.labels.data = problem_.labels.at(t, b);
-    step_.scale = w / problem_.weight_sum * factor_;
+    step_.scale = weight / problem_.weight_sum * factor_;
     problem_.loss->root(step_, root_, p_);
-    if (problem_.loss->traits.sum_of_squares) known_for_ = w;
+    if (problem_.loss->traits.sum_of_squares) known_for_ = weight;
     return true;
   }
 
   bool diagonal() const { return diagonal_; }
+
+  // Of a step that counts, whether output k does.
+  bool counts(Index k) const { return weights_ == nullptr || weights_[k] != 0; }
+
   Scalar operator()(Index k, Index l) const { return root_[k] * ((k == l ? Scalar{1} : Scalar{0}) - p_[l]); }
 
   // to = M W, both (q, n).
@@ -63,11 +69,28 @@ class Factor {
   }
 
  private:
+  // The same where outputs have weights of their own: each is a step alone.
+  bool set_outputs(Index t, Index b, const Scalar* o, const double* w) {
+    const Index q = problem_.shape.q;
+    weights_ = w;
+    step_.size = 1;
+    for (Index k = 0; k < q; ++k) {
+      root_[k] = 0;
+      if (w[k] == 0) continue;
+      step_.o = o + k;
+      step_.y.data = problem_.y.at(t, b) + k;
+      step_.scale = w[k] / problem_.weight_sum * factor_;
+      problem_.loss->root(step_, root_ + k, p_ + k);
+    }
+    return std::any_of(w, w + q, [](double weight) { return weight != 0; });
+  }
+
   const Problem<Scalar>& problem_;
   const bool diagonal_;
   LossSteps<const Scalar> step_;
   double factor_ = 1;
-  double known_for_ = -1;  // the weight of all steps that have the root at hand
+  double known_for_ = -1;            // the weight of all steps that have the root at hand
+  const double* weights_ = nullptr;  // of the outputs of this step, where they have their own
   Scalar *root_, *p_;
 };
 
@@ -221,10 +244,9 @@ class Sensitivities {
     if (counts) factor.apply(params_.W_qh, h, A);
     for (const Target& target : strip.targets) {
       Scalar* to = J + target.to + (target.start ? b * columns_.h0_stride : 0);
-      if (counts)
-        product(q, A, S + target.column, target.count, to, row);
-      else
-        for (Index k = 0; k < q; ++k) std::fill(to + k * row, to + k * row + target.count, Scalar{0});
+      if (counts) product(q, A, S + target.column, target.count, to, row);
+      for (Index k = 0; k < q; ++k)
+        if (!counts || !factor.counts(k)) std::fill(to + k * row, to + k * row + target.count, Scalar{0});
     }
   }
 
@@ -253,7 +275,7 @@ class Sensitivities {
         std::fill(J + from, J + std::clamp(own, from, to), Scalar{0});
         std::fill(J + std::clamp(own + h, from, to), J + to, Scalar{0});
       }
-      if (!counts) continue;
+      if (!counts || !factor.counts(k)) continue;
       for (Index l = factor.diagonal() ? k : 0; l < (factor.diagonal() ? k + 1 : q); ++l) {
         const Scalar m = factor(k, l);
         const auto place = [&](Index first, const Scalar* z, Index n) {
@@ -289,7 +311,8 @@ void residuals(const Problem<Scalar>& problem, SequenceView<const Scalar> o, Seq
     for (Index b = 0; b < s.B; ++b) {
       const bool counts = factor.set(t, b, o.at(t, b));
       for (Index k = 0; k < s.q; ++k)
-        r.at(t, b)[k] = counts ? factor(k, k) * (o.at(t, b)[k] - problem.y.at(t, b)[k]) : Scalar{0};
+        r.at(t, b)[k] =
+            counts && factor.counts(k) ? factor(k, k) * (o.at(t, b)[k] - problem.y.at(t, b)[k]) : Scalar{0};
     }
 }
 

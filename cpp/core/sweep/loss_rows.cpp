@@ -16,7 +16,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   // Of a separable loss, rows of equal weight are one step each; without gaps between them, all complete ones
   // together are one. Their targets are read row by row like the outputs, copied where they do not lie so:
   // whatever their layout, there is one order of sums. Tangents are taken in rows only where no copy is
-  // needed.
+  // needed. Where outputs have weights of their own, each output is one step.
   const bool gaps = tangent || row_stride != L * q;
   bool whole_rows = loss.traits.separable && !problem.weights;
   if (tangent) whole_rows = whole_rows && problem.y.step == q;
@@ -33,11 +33,30 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   steps.weights.step = problem.weights.step;
   steps.scale = loss.factor(q) / problem.weight_sum;
   steps.parameter = problem.loss_parameter;
+  if (problem.weights_of_outputs) {
+    steps.steps = q;
+    steps.size = steps.y.step = steps.weights.step = 1;
+  }
   double total = 0;
+  const auto add = [&] { total = tangent ? loss.tangent(steps, total) : loss.derivative(steps, total); };
+
+  // The outputs of `n` time steps from t on, which lie one behind the other.
+  const auto take_outputs = [&](Index t, Index b, Index n, Scalar* o) {
+    for (Index i = 0; i < n; ++i) {
+      steps.o = o + i * q;
+      steps.y.data = problem.y.at(t + i, b);
+      steps.weights.data = problem.weights.at(t + i, b);
+      add();
+    }
+  };
 
   // Rows [j, j + count) of a segment, with the first `n` steps of each.
   const auto take = [&](const Segment& segment, Index j, Index count, Index n) {
     const Index t = segment.time + (j - 1) * L, b = segment.sequence, row = segment.first_row + j;
+    if (problem.weights_of_outputs) {
+      for (Index i = 0; i < count; ++i) take_outputs(t + i * L, b, n, rows + (row + i) * row_stride);
+      return;
+    }
     steps.o = rows + row * row_stride;
     steps.rows = count;
     if (whole_rows) {
@@ -55,7 +74,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
       steps.y.data = problem.y.at(t, b);
     if (problem.labels) steps.labels.data = problem.labels.at(t, b);
     if (problem.weights) steps.weights.data = problem.weights.at(t, b);
-    total = tangent ? loss.tangent(steps, total) : loss.derivative(steps, total);
+    add();
   };
 
   // Zeros behind the first `n` steps of a row.

@@ -63,9 +63,10 @@ struct Problem {
   double loss_parameter = 0;                // a number of the caller's, for the losses that take one
   SequenceView<const Scalar> y;             // (T, B, q): targets, or dL/do where that is given
   SequenceView<const std::int64_t> labels;  // (T, B) instead, for losses of class labels
-  SequenceView<const Scalar> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
-  const std::int64_t* lengths = nullptr;    // (B,) steps of each sequence that matter, or null for T
-  double weight_sum = 0;                    // what the weighted sum of losses is divided by
+  SequenceView<const double> weights;       // (T, B) or null for ones; a step of weight 0 is left out exactly
+  bool weights_of_outputs = false;          // they are (T, B, q), one for each target: of a separable loss
+  const std::int64_t* lengths = nullptr;  // (B,) steps of each sequence that matter, or null for T; may be 0
+  double weight_sum = 0;                  // what the weighted sum of losses is divided by
   const Scalar* d_hT = nullptr;  // (B, h): what follows asks of each sequence's last state, or null for zero
 
   // Where gradients are truncated: nothing flows from a step that is cut to the state before it.

@@ -43,15 +43,18 @@ from .sequences import (
     labels,
     like_sequence,
     sequence,
-    step_weights,
     time_major,
-    used_steps,
+)
+from .weights import (
+    StepWeights,
+    step_weights,
 )
 
 __all__ = [
     "MAX_THREADS",
     "FloatArray",
     "IntArray",
+    "StepWeights",
     "allocate",
     "array",
     "boolean",
@@ -84,5 +87,4 @@ __all__ = [
     "square",
     "step_weights",
     "time_major",
-    "used_steps",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from .. import _core, _validate
+from .losses import check_weights
 from .params import PARAMETERS, Params
 from .params import checked as checked
 
@@ -48,8 +49,8 @@ class Dataset:
     ----------
     inputs : ndarray, shape (T, B, d)
     start : ndarray, shape (B, h), or None
-    weights : ndarray, shape (T, B), or None
-    lengths : ndarray, shape (B,), or None
+    counting : StepWeights
+        What counts in the loss, and how much.
     wrt : frozenset of str
     wanted : tuple of (str or None)
         The six parameters, None for those that `wrt` leaves out.
@@ -78,19 +79,55 @@ class Dataset:
         self.inputs, self.batched = _validate.sequence("x", x, self.dtype, d, self.batch_first)
         self.steps, self.batch = self.inputs.shape[:2]
         self.start = self.state("h0", h0)
-        self.weights, self.lengths = None, None
-        if weights is not None or lengths is not None or mask is not None:
-            layout = (self.steps, self.batch), self.batched, self.batch_first
-            with _validate.memory_for("weights, lengths and mask"):
-                self.weights, self.lengths = _validate.step_weights(
-                    weights, lengths, mask, self.dtype, *layout
-                )
+        outputs = (self.steps, self.batch, self.shape[2])
+        self.counting = _validate.step_weights(
+            weights, lengths, mask, self.dtype, outputs, self.batched, self.batch_first
+        )
         self.tangent = False
         self.memory_limit = _validate.memory_limit(memory_limit)
         self.wrt = frozenset(self.terms)
         if wrt is not None:
             self.wrt = _validate.names("wrt", wrt, (*self.terms, "h0", "x"))
         self.wanted = tuple(name if name in self.wrt else None for name in PARAMETERS)
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest sequence that matter."""
+        lengths = self.counting.lengths
+        return self.steps if lengths is None else int(lengths.max())
+
+    @property
+    def used(self) -> NDArray[np.bool_] | None:
+        """Which (T, B) steps take part in the loss; None for all."""
+        return self.counting.used(self.steps)
+
+    @property
+    def running(self) -> NDArray[np.bool_] | None:
+        """Which (T, B) steps lie before the ends of their sequences; None for all."""
+        return self.counting.running(self.steps)
+
+    def counted(self, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """Return which entries of an array (T, B, n) take part in the loss: as many as outputs, or all n."""
+        weights = self.counting.weights
+        if weights is None:
+            running = self.running
+            own = np.ones((1, 1, 1), bool) if running is None else running[..., np.newaxis]
+        else:
+            own = (weights if self.counting.by_output else weights[..., np.newaxis]) > 0
+        return np.broadcast_to(own, shape)
+
+    def shares(self) -> NDArray[np.float64]:
+        """Return what of the loss is every step's, or every output's: (T, B, 1) or (T, B, q)."""
+        total = self.counting.sum(self.steps, self.batch) or 1.0
+        weights, running = self.counting.weights, self.running
+        if weights is None:
+            weights = np.ones((self.steps, self.batch)) if running is None else running.astype(np.float64)
+        return (weights if weights.ndim == 3 else weights[..., np.newaxis]) / total
+
+    @property
+    def weight_sum(self) -> tuple[float, int]:
+        """What the sum of weighted losses is divided by: mantissa and exponent."""
+        return self.counting.true_sum(self.steps, self.batch)
 
     def fits(self, params: Params) -> bool:
         """Whether parameters have the shapes, the dtype and the terms the data were checked against."""
@@ -102,6 +139,12 @@ class Dataset:
             return self
         other = copy.copy(self)
         other.start = self.state("h0", h0)
+        return other
+
+    def leaving_out(self, missing: NDArray[np.bool_]) -> Self:
+        """Return the same data without outputs that are missing, (T, B, q), or steps, (T, B)."""
+        other = copy.copy(self)
+        other.counting = self.counting.without(missing, self.steps)
         return other
 
     def for_model(
@@ -124,12 +167,12 @@ class Dataset:
 
     def targets(self, loss: Loss, y: ArrayLike) -> NDArray[Any]:
         """Return the targets of a loss that has a name as the extension reads them."""
+        check_weights(loss, self.counting)
         if loss.labels:
-            used = _validate.used_steps(self.weights, self.lengths, self.steps)
             shape = (self.steps, self.batch)
             layout = self.batched, self.batch_first
             with _validate.memory_for("y"):
-                return _validate.labels(y, self.shape[2], shape, *layout, used, loss=loss.name)
+                return _validate.labels(y, self.shape[2], shape, *layout, self.used, loss=loss.name)
         return self.outputs_like("y", y)
 
     def outputs_like(self, name: str, value: ArrayLike) -> FloatArray:
@@ -164,26 +207,19 @@ class Dataset:
             x=self.inputs,
             y=targets,
             h0=self.start,
-            weights=self.weights,
-            lengths=self.lengths,
+            weights=self.counting.weights,
+            lengths=self.counting.lengths,
             d_hT=back.d_hT,
             block=back.block,
             flow=back.factor,
             tau=back.tau,
-            weight_sum=self._weight_sum(),
+            weight_sum=self.counting.sum(self.steps, self.batch) or 1.0,  # nothing counts: no share is taken
             bias="b_h" in self.terms,
             goal=goal,
             memory_limit=self.memory_limit,
             tangent=self.tangent,
             **(_FREE | schedule),
         )
-
-    def _weight_sum(self) -> float:
-        if self.weights is not None:
-            used = _validate.used_steps(self.weights, self.lengths, self.steps)
-            assert used is not None
-            return float(np.sum(self.weights, dtype=np.float64, where=used))
-        return float(self.steps) * self.batch if self.lengths is None else float(self.lengths.sum())
 
     def time_major(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return a view of an array in the caller's layout as (T, B, ...)."""

@@ -19,6 +19,8 @@ from .. import _validate
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from .._validate import StepWeights
+
 LossName = Literal["mse", "squared_error", "cross_entropy"]
 #: ``f(o, y) -> (L, d_o)`` on whole arrays, laid out as the caller has them.
 CallersLoss = Callable[[NDArray[Any], Any], "tuple[float, ArrayLike]"]
@@ -150,6 +152,16 @@ def checked_loss(loss: LossLike, weights: object = None, mask: object = None) ->
     if not 0 < parameter < np.inf:
         raise ValueError(f"the number in loss=({known.name!r}, {parameter}) must be finite and above 0")
     return type(known)(parameter)
+
+
+def check_weights(loss: Loss, counting: StepWeights) -> None:
+    """Raise where single outputs have weights and a loss is no sum over outputs that could take them."""
+    if counting.by_output and not isinstance(loss, SumOfSquares):
+        known = " and ".join(repr(name) for name, some in LOSSES.items() if isinstance(some, SumOfSquares))
+        raise ValueError(
+            f"weights and mask must have one entry for each step for loss={loss.name!r}: "
+            f"those of single outputs are for {known}"
+        )
 
 
 def pair_of(loss: CallersLoss, o: NDArray[Any], y: Any) -> tuple[Any, Any]:

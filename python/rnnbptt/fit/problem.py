@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -72,27 +72,19 @@ class Problem:
         self.like, self.data = like, data
         self.ridge, self.radius, self.radius_weight = ridge, max_spectral_radius, 1.0
         self.fit_h0 = fit_h0
-        self._flags = data.known
-        self._count = int(data.known.sum())
         wrt = [name for name, _ in like.items()] + ["h0"] * fit_h0
-        self._whole_steps = bool((data.known.all(axis=2) == data.known.any(axis=2)).all())
-        options: dict[str, Any] = {"like": like, "wrt": wrt, "num_threads": num_threads}
-        steps, _, q = data.y.shape
-        lengths = data.lengths if len(data.lengths) > 1 else None
-        if self._whole_steps:
-            mask = None if data.known.all() else data.known.any(axis=2)
-            self._objective = Objective(data.x, data.y, mask=mask, lengths=lengths, **options)
-            return
-        # Some targets of a step are known and others not. Derivatives of the outputs by the parameters do not
-        # depend on targets; rows of unknown ones are left out here.
-        self._objective = Objective(data.x, data.y, lengths=lengths, **options)
-        running = int(data.lengths.sum()) if lengths is not None else steps
-        self._rescale = np.sqrt(running * q / self._count)
-        self._by_gradient = Objective(data.x, data.y, loss=self._known_alone, lengths=lengths, **options)
-
-    def _known_alone(self, o: Real, y: Real) -> tuple[float, Real]:
-        error = np.where(self._flags, o - y, 0.0)
-        return float(np.vdot(error, error)) / self._count, (2 / self._count) * error
+        known = data.known
+        if (known == known[..., :1]).all():  # whole steps are masked in less time than single outputs
+            known = known[..., 0]
+        self._objective = Objective(
+            data.x,
+            data.y,
+            like=like,
+            wrt=wrt,
+            mask=None if known.all() else known,
+            lengths=data.lengths,
+            num_threads=num_threads,
+        )
 
     def pack(self, params: Params, h0: Real) -> Real:
         """Write parameters and initial states (B, h) as one vector."""
@@ -130,15 +122,14 @@ class Problem:
     def loss(self, theta: Real) -> float:
         """Evaluate L; inf where it overflows."""
         with np.errstate(all="ignore"):
-            r = self._residuals(theta)
+            r = self._objective.residuals(theta)
             loss = 0.5 * float(r @ r) + self._penalty(theta)
         return loss if np.isfinite(loss) else np.inf
 
     def flat(self, theta: Real) -> tuple[float, Real]:
         """Evaluate L and its gradient."""
         with np.errstate(all="ignore"):
-            objective = self._objective if self._whole_steps else self._by_gradient
-            loss, gradient = objective.flat(theta)
+            loss, gradient = self._objective.flat(theta)
             size = self.like.size
             gradient[:size] += 2 * self.ridge * theta[:size]
             rows, excess = self._radius_rows(theta)
@@ -150,12 +141,7 @@ class Problem:
 
     def normal_equations(self, theta: Real) -> tuple[Real, Real]:
         """Evaluate ``J^T J`` and the gradient of L, with the penalties' residuals as rows of J."""
-        if self._whole_steps:
-            _, gradient, matrix = self._objective.gauss_newton(theta)
-        else:
-            J = self._objective.jac(theta)[self._flags.ravel()] * self._rescale
-            gradient = J.T @ self._residuals(theta)[self._flags.ravel()]
-            matrix = J.T @ J
+        _, gradient, matrix = self._objective.gauss_newton(theta)
         size = self.like.size
         gradient[:size] += 2 * self.ridge * theta[:size]
         diagonal = np.arange(size)
@@ -167,12 +153,6 @@ class Problem:
         return matrix, gradient
 
     # --- parts ----------------------------------------------------------------------------------------------
-
-    def _residuals(self, theta: Real) -> Real:
-        r: Real = self._objective.residuals(theta)
-        if not self._whole_steps:
-            r = np.where(self._flags.ravel(), r * self._rescale, 0.0)
-        return r
 
     @property
     def _recurrent(self) -> slice:

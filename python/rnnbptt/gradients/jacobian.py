@@ -47,7 +47,7 @@ def output_jacobian(
     h0 : array_like, shape (B, h) or (h,), optional
         Initial state; zero when absent.
     lengths : array_like of int, shape (B,) or (), optional
-        Number of steps of each sequence; the rows of later steps are zero.
+        Number of steps of each sequence, from 0 to T; the rows of later steps are zero.
     batch_first : bool
         Whether batched arrays are laid out (B, T, ...), on the way in and on the way out.
     wrt : collection of str, optional

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..engine.truncation import Truncation
 
 
-#: What is made from the arguments, and so is made again where an objective is copied or comes from a pickle.
+#: What is made from the arguments, and made again where an objective is copied or comes from a pickle.
 _MADE = ("_step_loss", "_bound", "_laid", "_flat")
 
 
@@ -52,12 +52,13 @@ class Objective:
         here rather than at the first call.
     h0 : array_like, shape (B, h) or (h,), optional
         Initial state; zero when absent.
-    weights : array_like, shape (T, B) or (T,), optional
-        Weight of every step, at least 0; one when absent. A step of weight 0 is left out exactly.
+    weights : array_like, shape (T, B) or (T,); (T, B, q) or (T, q) for the squared losses, optional
+        Weight of every step, at least 0; one when absent. Or of every output, and L is sum w l / (sum w / q),
+        l its share in the step's loss. Only ratios matter. Weight 0 leaves out exactly, whatever the target.
     lengths : array_like of int, shape (B,) or (), optional
-        Number of steps of each sequence; later steps are neither run nor read.
-    mask : array_like of bool, shape (T, B) or (T,), optional
-        Shorthand for weights of one and zero. `weights`, `lengths` and `mask` multiply.
+        Number of steps of each sequence, from 0 to T; later steps are neither run nor read.
+    mask : array_like of bool, shape as for `weights`, optional
+        Shorthand for weights of 0 and 1. All three multiply; if nothing is left, loss and gradients are 0.
     batch_first : bool
         Whether batched arrays are laid out (B, T, ...).
     wrt : collection of str, optional
@@ -113,19 +114,18 @@ class Objective:
         self._loss = loss
         self._x, self._y = x, y
         self._options: dict[str, Any] = {"h0": h0, "weights": weights, "lengths": lengths, "mask": mask}
-        wrt = None if wrt is None else _validate.names("wrt", wrt, Gradients._fields)
-        self._options |= {"batch_first": _validate.boolean("batch_first", batch_first), "wrt": wrt}
         _validate.memory_limit(memory_limit)
-        self._options["memory_limit"] = memory_limit
+        wrt = None if wrt is None else _validate.names("wrt", wrt, Gradients._fields)
+        batch_first = _validate.boolean("batch_first", batch_first)
+        self._options |= {"batch_first": batch_first, "wrt": wrt, "memory_limit": memory_limit}
         self._truncate = truncation.checked(truncate)
         self._threads = _validate.num_threads(num_threads)
         self._like = like
         self._make()
 
     def _make(self) -> None:
-        """Make what follows from the arguments."""
-        options, like = self._options, self._like
-        self._step_loss = checked_loss(self._loss, options["weights"], options["mask"])
+        like = self._like
+        self._step_loss = checked_loss(self._loss, self._options["weights"], self._options["mask"])
         self._bound: Problem | None = None
         self._laid: tuple[Layout, Problem, Curvature] | None = None
         self._flat: tuple[_core.Problem, _core._Terms] | None = None
@@ -133,8 +133,7 @@ class Objective:
             problem = self._bind(checked(like, "like"))
             layout = Layout(like, problem.dataset)
             self._laid = (layout, problem, Curvature(problem, layout))
-            drawn = isinstance(self._truncate, Randomized)
-            if problem.native is not None and not drawn and not layout.holes:
+            if problem.native is not None and not (isinstance(self._truncate, Randomized) or layout.holes):
                 # The extension serves flat() alone.
                 self._flat = (problem.native, layout.terms)
 
@@ -186,6 +185,16 @@ class Objective:
         assert result is not None
         layout.clear_holes(result[1])
         return result
+
+    @property
+    def weight_sum(self) -> tuple[float, int]:
+        """What L is divided by, ``mantissa * 2**exponent``: both, since it may lie outside float64.
+
+        ``sum w``, ``sum w / q`` of outputs' own, or the number of steps; the mantissa is 0 or in [1/2, 1).
+        """
+        if self._bound is None:
+            raise ValueError("like must be given to Objective(...), or weight_sum is known after a call only")
+        return self._bound.dataset.weight_sum
 
     def pack(self, params: Params, h0: ArrayLike | None = None) -> FloatArray:
         """Write parameters, and the initial state where `wrt` names it, into one vector ``theta``.
@@ -250,7 +259,7 @@ class Objective:
         Returns
         -------
         ndarray, shape (T * B * q,)
-            A new array, in the order of ``y.ravel()``. Steps that do not count are exactly zero.
+            A new array, in the order of ``y.ravel()``. What does not count is exactly zero.
 
         Raises
         ------
@@ -273,7 +282,7 @@ class Objective:
         -------
         ndarray, shape (T * B * q, n)
             A new array; rows as in `residuals`, columns as in `theta`. Columns of parameters that `wrt`
-            leaves out, and rows of steps that do not count, are exactly zero.
+            leaves out, and rows of what does not count, are exactly zero.
 
         Raises
         ------
@@ -347,18 +356,13 @@ class Objective:
         Returns
         -------
         ndarray, shape of `theta`
-            H v, exact; zero for parameters that `wrt` leaves out.
+            H v, exact, in the time of two to four gradients; zero for parameters that `wrt` leaves out.
 
         Raises
         ------
         TypeError, ValueError
             If an argument does not fit, `like` was not given, or the loss is a function, whose second
             derivative is not known.
-
-        Notes
-        -----
-        The gradient of a model of twice the size, half of whose numbers are zero or there twice: about the
-        time of two to four gradients.
         """
         check_loss("hessp", self._step_loss, self._truncate, squares=False)
         layout, _, curvature = self._laid_out()

@@ -143,11 +143,10 @@ def explain(
     problem = Problem(dataset, None, np.broadcast_to(np.zeros((), params.dtype), shape))
     problem.loss_and_gradients(params, threads)
     used = problem.posed.used_schedule()
-    longest = dataset.steps if dataset.lengths is None else int(dataset.lengths.max())
     L = used["L"]
     return Schedule(
         steps_per_chunk=L,
-        chunks=-(-longest // L),
+        chunks=-(-dataset.longest // L),
         wanted_steps_per_chunk=used["L_wanted"],
         piece=used["piece"],
         windows=used["windows"],

@@ -45,7 +45,8 @@ def vjp(
     d_hT : array_like, shape (B, h) or (h,), optional
         Derivative of the loss by the last state of each sequence other than through `d_o`: by what was
         computed from that state afterwards. Zero when absent. Time is lifted in chunks of L steps only
-        where L divides every length. Not to be had with `truncate`.
+        where L divides every length. The last state of a sequence of length 0 is its h0. Not to be had with
+        `truncate`.
     h0, lengths, batch_first, wrt, truncate, num_threads, memory_limit
         As for `Objective`.
 

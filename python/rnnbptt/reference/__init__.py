@@ -9,6 +9,9 @@ every step; a loss compares its answers with targets:
 (3)   L = (1 / sum w) * sum_{t,b} w_{t,b} l(y_{t,b}, o_{t,b})           the loss, one number
 ====  ===============================================================  ==============================
 
+Where the outputs of a step have weights of their own, each weighs its share l_j of a squared loss, and L is
+``sum w_{t,b,j} l_j / (sum w / q)``.
+
 Backpropagation walks the same graph from the loss to the parameters. Write d_z for dL/dz, the column of
 partial derivatives of L with respect to z; write g_t = d_h_t and e_t = W_qh^T d_o_t:
 

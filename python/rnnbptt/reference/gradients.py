@@ -12,7 +12,7 @@ from ..engine.params import Gradients, checked
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
 from .model import Model, as_given, initial_state, states
-from .problem import Array, Problem, kept, pose, running_steps
+from .problem import Array, Problem, kept, pose, start_of, steps_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,12 +58,14 @@ def loss_and_grad(
         ``f(o, y) -> (L, d_o)`` on whole arrays, laid out as `x` is.
     h0 : array_like, shape (B, h) or (h,), optional
         Initial state; zero when absent.
-    weights : array_like, shape (T, B) or (T,), optional
-        Weight of every step in the mean; one when absent. A step of weight zero is left out exactly.
+    weights : array_like, shape (T, B) or (T,); (T, B, q) or (T, q) for the squared losses, optional
+        Weight of every step in the mean, or of every output; one when absent. Of weight zero, either is left
+        out exactly.
     lengths : array_like of int, shape (B,) or (), optional
-        Number of steps of each sequence; later steps are neither run nor read.
-    mask : array_like of bool, shape (T, B) or (T,), optional
-        Shorthand for weights of one and zero. `weights`, `lengths` and `mask` multiply.
+        Number of steps of each sequence, from 0 to T; later steps are neither run nor read.
+    mask : array_like of bool, shape as for `weights`, optional
+        Shorthand for weights of one and zero. `weights`, `lengths` and `mask` multiply. Where nothing counts,
+        the loss is 0 and so are the gradients.
     batch_first : bool
         Whether batched arrays are laid out (B, T, ...).
     wrt : collection of str, optional
@@ -167,7 +169,7 @@ def vjp(
         Derivative of the loss by the outputs. Entries beyond `lengths` are not read.
     d_hT : array_like, shape (B, h) or (h,), optional
         Derivative of the loss by the last state of each sequence other than through `d_o`: it joins e_T.
-        Zero when absent.
+        Zero when absent. The last state of a sequence of length 0 is h_0.
     h0, lengths, batch_first, wrt, truncate, method
         As for `loss_and_grad`.
 
@@ -192,14 +194,18 @@ def vjp(
     if d_hT is not None and truncate is not None:
         raise ValueError("d_hT must be None when gradients are truncated")
     last = initial_state(params, d_hT, B, batched, name="d_hT")
-    _, counts = _validate.step_weights(None, lengths, None, params.dtype, (T, B), batched, batch_first)
-    running = running_steps(counts, T)
-    model, inputs = Model.of(params), kept(inputs, running)
+    counting = _validate.step_weights(None, lengths, None, params.dtype, (T, B, q), batched, batch_first)
+    running = steps_run(counting, T)
+    model, inputs, start = Model.of(params), kept(inputs, running), start_of(start, counting)
     hidden = kept(states(model, inputs, start), running)
     cotangent = kept(cotangent, running)
     e = cotangent @ model.W_qh
-    e[T - 1 if counts is None else counts - 1, np.arange(B)] += last
+    ends = np.full(B, T) if counting.lengths is None else counting.lengths
+    some = np.flatnonzero(ends > 0)
+    e[ends[some] - 1, some] += last[some]
     found = evaluate(form, truncate, (model, inputs, start, hidden, cotangent), e, names)
+    if "h0" in found:  # the last state of a sequence of no steps is h_0 itself
+        found["h0"] = np.where(ends[:, np.newaxis] > 0, found["h0"], last)
     return as_gradients(found, running, batched, batch_first)
 
 

@@ -1,7 +1,8 @@
 """The loss, equation (3), and its derivative by the outputs, equation (4).
 
 A loss of one step is a pair (l, dl/do). It is written here for all steps at once, in whatever dtype the
-outputs have; l itself is formed in float64 at least, because L is a sum of very many of them.
+outputs have; l itself is formed in float64 at least, because L is a sum of very many of them. It is (T, B),
+or where it is a sum of shares of the outputs, and these may have weights of their own, (T, B, q).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def squared_error(o: Array, y: Array) -> tuple[Array, Array]:
     residual = o - y
     wide = residual.astype(widest(o.dtype), copy=False)
     # Not |residual|^2: the complex step needs a function that is analytic in o.
-    return np.sum(wide * wide, axis=-1) / 2, residual
+    return wide * wide / 2, residual
 
 
 def mse(o: Array, y: Array) -> tuple[Array, Array]:
@@ -70,7 +71,9 @@ STEP_LOSSES: dict[str, Callable[..., tuple[Array, Array]]] = {
 def weighted_mean(loss: Loss, o: Array, y: Array, w: Array) -> tuple[Any, Array]:
     """Evaluate equations (3) and (4): ``L = (1/sum w) sum w l`` and ``d_o = (w / sum w) dl/do``.
 
-    A step of weight zero is left out, not multiplied by zero: its target may be anything, NaN included.
+    With a weight for every output, ``L = sum_j w_j l_j / (sum w / q)``, l_j being the share of output j in l.
+    A step or an output of weight zero is left out, not multiplied by zero: its target may be anything, NaN
+    included. Where nothing counts, both are zero.
 
     Parameters
     ----------
@@ -78,8 +81,8 @@ def weighted_mean(loss: Loss, o: Array, y: Array, w: Array) -> tuple[Any, Array]
         Its name and parameter are read, no more.
     o : ndarray, shape (T, B, q)
     y : ndarray, shape (T, B, q), or (T, B) of class labels
-    w : ndarray, shape (T, B)
-        Real and at least zero, not all zero.
+    w : ndarray, shape (T, B) or (T, B, q)
+        Real and at least zero, float64 or wider.
 
     Returns
     -------
@@ -89,9 +92,13 @@ def weighted_mean(loss: Loss, o: Array, y: Array, w: Array) -> tuple[Any, Array]
     """
     parameters = () if loss.parameter is None else (loss.parameter,)
     step_loss, dl = STEP_LOSSES[loss.name](o, y, *parameters)
+    by_output = w.ndim == 3
+    if step_loss.ndim == 3 and not by_output:
+        step_loss = step_loss.sum(axis=-1)
+    total = w.sum() / (w.shape[-1] if by_output else 1)
     counts = w > 0
-    wide = w.astype(widest(w.dtype), copy=False)
-    share = wide / wide.sum()  # each step's share of the mean
+    share = w / (total if total > 0 else 1)  # each step's, or output's, share of the mean
     L = np.sum(np.where(counts, share * step_loss, 0))
-    d_o = share.astype(w.dtype, copy=False)[..., np.newaxis] * dl
-    return L, np.where(counts[..., np.newaxis], d_o, 0).astype(o.dtype, copy=False)
+    if not by_output:
+        counts, share = counts[..., np.newaxis], share[..., np.newaxis]
+    return L, np.where(counts, share.astype(o.dtype) * dl, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
-from ..engine.losses import CallersLoss, Loss, LossLike, checked_loss, pair_of
+from ..engine.losses import CallersLoss, Loss, LossLike, check_weights, checked_loss, pair_of
 from ..engine.params import checked
 from .losses import weighted_mean
 from .model import Model, as_given, initial_state, outputs, states
@@ -33,7 +33,10 @@ class Problem(NamedTuple):
     y: Any
     h0: Array
     w: Array
-    """Weight of every step in the loss, (T, B): zero for a step that does not count."""
+    """Weight of every step in the loss, (T, B), or of every output, (T, B, q): zero for what does not count.
+
+    Times any power of two: only ratios matter.
+    """
     running: NDArray[np.bool_] | None
     """Which steps are run at all, (T, B, 1); ``None`` when all are."""
     loss: Loss | CallersLoss
@@ -50,7 +53,7 @@ class Problem(NamedTuple):
             y=y,
             h0=self.h0.astype(dtype),
             # No derivative is taken by weights of steps, and they are compared with zero: they stay real.
-            w=self.w.astype(dtype if dtype.kind == "f" else self.w.dtype),
+            w=self.w.astype(np.promote_types(dtype, self.w.dtype) if dtype.kind == "f" else self.w.dtype),
         )
 
     def run(self) -> tuple[Array, Array]:
@@ -81,11 +84,15 @@ def kept(array: Array, running: NDArray[np.bool_] | None) -> Array:
     return array if running is None else np.where(running, array, 0)
 
 
-def running_steps(lengths: NDArray[np.int64] | None, steps: int) -> NDArray[np.bool_] | None:
-    """Return which steps are run, as (T, B, 1), from the number of steps of each sequence."""
-    if lengths is None:
-        return None
-    return (np.arange(steps)[:, np.newaxis] < lengths)[..., np.newaxis]
+def steps_run(counting: _validate.StepWeights, steps: int) -> NDArray[np.bool_] | None:
+    """Return which steps are run, as (T, B, 1)."""
+    running = counting.running(steps)
+    return None if running is None else running[..., np.newaxis]
+
+
+def start_of(h0: Array, counting: _validate.StepWeights) -> Array:
+    """Return the initial states (B, h) that are read: a sequence of no steps reads none."""
+    return h0 if counting.lengths is None else np.where(counting.lengths[:, np.newaxis] > 0, h0, 0)
 
 
 def pose(
@@ -108,17 +115,21 @@ def pose(
     T, B = inputs.shape[:2]
     step_loss = checked_loss(loss, weights, mask)
     start = initial_state(params, h0, B, batched)
-    combined, counts = _validate.step_weights(weights, lengths, mask, dtype, (T, B), batched, batch_first)
+    counting = _validate.step_weights(weights, lengths, mask, dtype, (T, B, q), batched, batch_first)
     if not isinstance(step_loss, Loss):
         target = y
-    elif step_loss.labels:
-        used = _validate.used_steps(combined, counts, T)
-        target = _validate.labels(y, q, (T, B), batched, batch_first, used, loss=step_loss.name)
     else:
-        target = _validate.like_sequence("y", y, dtype, (T, B, q), batched, batch_first)
-    running = running_steps(counts, T)
-    w = np.ones((T, B), dtype) if combined is None else combined
-    if running is not None:
-        w = np.where(running[..., 0], w, 0)
-    arrays = Model.of(params), kept(inputs, running), target, start, w, running
+        check_weights(step_loss, counting)
+        if step_loss.labels:
+            target = _validate.labels(
+                y, q, (T, B), batched, batch_first, counting.used(T), loss=step_loss.name
+            )
+        else:
+            target = _validate.like_sequence("y", y, dtype, (T, B, q), batched, batch_first)
+    running = steps_run(counting, T)
+    if counting.weights is not None:
+        w = counting.weights
+    else:
+        w = np.ones((T, B)) if running is None else running[..., 0].astype(np.float64)
+    arrays = Model.of(params), kept(inputs, running), target, start_of(start, counting), w, running
     return Problem(*arrays, step_loss, batched, batch_first)

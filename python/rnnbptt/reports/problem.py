@@ -36,6 +36,8 @@ class Problem:
     d_o: Scaled
     used: int
     """Steps with a weight in the loss."""
+    missing: int
+    """Targets that are NaN and would count otherwise."""
     batched: bool
     batch_first: bool
     plain: bool
@@ -115,25 +117,32 @@ def pose(
     batch_first: bool,
     threads: int,
 ) -> Problem:
-    """Check a problem as `Objective` does, run it, and differentiate the loss by the outputs."""
+    """Check a problem as `Objective` does, run it, and differentiate the loss by the outputs.
+
+    A target that is NaN is missing: it is left out.
+    """
     step_loss = checked_loss(loss, weights, mask)
     dataset = Dataset(
         checked(params), x, h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
     targets = dataset.targets(step_loss, y) if isinstance(step_loss, Loss) else None
     T, B, h = dataset.steps, dataset.batch, params.shape[1]
-    running = _validate.used_steps(None, dataset.lengths, T)
-    used = _validate.used_steps(dataset.weights, dataset.lengths, T)
-    kept = np.ones((T, B), bool) if used is None else used
+    missing = 0
+    if targets is not None and targets.ndim == 3:
+        unknown = np.isnan(targets) & dataset.counted(targets.shape)
+        missing = int(np.count_nonzero(unknown))
+        dataset = dataset.leaving_out(unknown if isinstance(step_loss, SumOfSquares) else unknown.any(axis=2))
+        targets = np.where(
+            dataset.counted(targets.shape), _validate.cast("y", targets, np.dtype(np.float64)), 0
+        )
+        _finite("y", targets)
+    running, used = dataset.running, dataset.used
     inputs = _validate.cast("x", dataset.inputs, np.dtype(np.float64))
     if running is not None:
         inputs = np.where(running[..., np.newaxis], inputs, 0)
     start = np.zeros((B, h)) if dataset.start is None else dataset.start.astype(np.float64)
-    if targets is not None and targets.ndim == 3:
-        targets = _validate.cast("y", targets, np.dtype(np.float64))
-        if used is not None:
-            targets = np.where(used[..., np.newaxis], targets, 0)
-        _finite("y", targets)
+    if running is not None:  # a sequence of no steps reads no initial state
+        start = np.where(running[0][:, np.newaxis], start, 0)
     wide = Params(**{name: _validate.copied(name, array, np.float64) for name, array in params.items()})
     for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
         _finite(name, array)
@@ -149,15 +158,19 @@ def pose(
         d_o = _callers_derivative(step_loss, o, y, dataset)
     else:
         assert targets is not None
-        if used is None and dataset.weights is None:
-            share: Real = np.broadcast_to(1 / (T * B), (T, B))
-        else:
-            given = np.float64(1) if dataset.weights is None else dataset.weights.astype(np.float64)
-            weight: Real = np.where(kept, given, 0.0)
-            share = weight / weight.sum()
-        d_o = _derivative(step_loss, o, targets, share)
+        d_o = _derivative(step_loss, o, targets, dataset.shares())
+    counted = T * B if used is None else int(used.sum())
     return Problem(
-        wide, inputs, start, d_o, int(kept.sum()), dataset.batched, dataset.batch_first, plain, recurrence
+        wide,
+        inputs,
+        start,
+        d_o,
+        counted,
+        missing,
+        dataset.batched,
+        dataset.batch_first,
+        plain,
+        recurrence,
     )
 
 
@@ -197,19 +210,19 @@ def _finite(name: str, array: NDArray[Any]) -> None:
 
 
 def _derivative(loss: Loss, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
-    """Return dL/do of a loss that has a name; every step has its share of the mean."""
+    """Return dL/do of a loss that has a name; steps or outputs have shares of the mean, (T, B, 1 or q)."""
     if isinstance(loss, SumOfSquares):  # linear in the residual, which may lie far beyond float64
         residual = add(o, raw_if_tame(-targets))
-        d_o = residual.mantissa * (share[..., np.newaxis] * loss.factor(targets.shape[-1]))
+        d_o = residual.mantissa * (share * loss.factor(targets.shape[-1]))
         return raw_if_tame(d_o) if residual.raw else normalised(d_o, residual.exponent)
     if loss.shift_invariant:  # relative to the largest output, the others end in the range of float64 or at 0
         o = Scaled(o.mantissa - o.mantissa.max(axis=-1, keepdims=True), o.exponent)
     dl = loss.derivative(o.at(np.zeros_like(o.exponent)), targets)
-    result = raw_if_tame(share[..., np.newaxis] * dl)
+    result = raw_if_tame(share * dl)
     if loss.slope_at_zero is None:
         return result
     residual = add(o, raw_if_tame(-targets))
-    near = normalised(residual.mantissa * (share[..., np.newaxis] * loss.slope_at_zero), residual.exponent)
+    near = normalised(residual.mantissa * (share * loss.slope_at_zero), residual.exponent)
     tiny = (near.exponent < -TAME) & (near.exponent > ZERO)
     if not tiny.any():
         return result
@@ -222,7 +235,7 @@ def _callers_derivative(loss: CallersLoss, o: Scaled, y: Any, dataset: Dataset) 
     outputs = o.at(np.zeros_like(o.exponent))
     if not np.isfinite(outputs).all():
         raise ValueError("loss must be the name of a loss where outputs exceed the range of float64")
-    running = _validate.used_steps(None, dataset.lengths, dataset.steps)
+    running = dataset.running
     if running is not None:
         outputs = np.where(running[..., np.newaxis], outputs, 0)
     shown = (

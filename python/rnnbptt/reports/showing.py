@@ -48,6 +48,11 @@ def shown(count: int) -> list[int]:
     return sorted({n for n in [*steps, count - 1] if n < count})
 
 
+def left_out(missing: int) -> str:
+    """Return the sentence on targets that are missing."""
+    return f"{missing} target{' is' if missing == 1 else 's are'} NaN: missing, and left out."
+
+
 def jsonable(value: Any) -> Any:
     """Return a value as lists, numbers and strings: complex numbers as pairs, what is not finite as text."""
     if isinstance(value, np.ndarray):

@@ -55,7 +55,8 @@ def gradient_flow(
     params : Params
         Weights. float32 ones are widened: all computing is in float64.
     x, y, loss, h0, weights, lengths, mask, batch_first
-        As for `Objective`, but finite. A `loss` that is a function needs outputs within the range of float64.
+        As for `Objective`, but finite; a target that is NaN is missing: it is left out, as of weight 0. A
+        `loss` that is a function gets `y` as it is, and needs outputs within the range of float64.
     lags : int, optional
         K, the number of lags to tell apart, up to T: 1000 or T when absent.
     num_threads : int, optional
@@ -109,7 +110,7 @@ def gradient_flow(
         terms = LagTerms(problem, chosen_lags(lags, problem), threads)
         by_step = problem.log2_state_gradients()
         W, P = problem.params.W_hh, terms.P
-        arriving = Backpropagated(W, P, problem.d_o, problem.used, threads)
+        arriving = Backpropagated(W, P, problem.d_o, max(problem.used, 1), threads)
         h = len(problem.start[0])
         total = terms.total(h)
         mantissa = total.mantissa
@@ -128,6 +129,7 @@ def gradient_flow(
             log2_state_gradients=own.T if problem.batched and problem.batch_first else own,
             log2_lag_norms=arriving.log2_norms,
             arriving=arriving,
+            missing=problem.missing,
             log2_contributions=terms.log2_norms(h),
             shares=shares,
             remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),

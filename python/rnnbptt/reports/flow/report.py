@@ -19,6 +19,7 @@ from ..showing import (
     drawing_axes,
     finish,
     jsonable,
+    left_out,
     power_of_two,
     share,
     shown,
@@ -84,6 +85,8 @@ class GradientFlow:
         :math:`\log_2 \|\partial L/\partial W_{hh}\|_F`.
     arriving : Backpropagated
         What `alignment` and `leading_eigenvalues` are computed from when they are first asked for.
+    missing : int
+        Targets that are NaN, and left out.
     """
 
     __module__ = "rnnbptt"
@@ -101,6 +104,7 @@ class GradientFlow:
     log2_remainder: float
     log2_gradient_norm: float
     arriving: Backpropagated = field(repr=False)
+    missing: int = 0
 
     @property
     def alignment(self) -> Real:
@@ -222,7 +226,9 @@ class GradientFlow:
                 f"||dL/dh_t|| lies between {power_of_two(norms.min())} and {power_of_two(norms.max())}."
             )
         horizon = self.horizon()
-        if horizon is None:
+        if np.isneginf(self.log2_lag_norms[0]):
+            parts.append("No loss sends anything back: dL/do is zero, or nothing counts.")
+        elif horizon is None:
             parts.append(f"More than 1 % of a gradient arrives at every lag below {self.lags}.")
         else:
             parts.append(f"Less than 1 % of a gradient arrives at lag {horizon}: the memory horizon.")
@@ -240,6 +246,8 @@ class GradientFlow:
             ]
             if said:
                 parts.append(f"Going back, {dtype} {', '.join(said)}.")
+        if self.missing:
+            parts.append(left_out(self.missing))
         return " ".join(parts)
 
     def plot(self, axes: Any = None) -> Any:

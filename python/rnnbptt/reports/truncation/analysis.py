@@ -61,7 +61,8 @@ def truncation_report(
     params : Params
         Weights. float32 ones are widened: all computing is in float64.
     x, y, loss, h0, weights, lengths, mask, batch_first
-        As for `Objective`, but finite. A `loss` that is a function needs outputs within the range of float64.
+        As for `Objective`, but finite; a target that is NaN is missing: it is left out, as of weight 0. A
+        `loss` that is a function gets `y` as it is, and needs outputs within the range of float64.
     lags : int, optional
         K, the longest lag window to look at, up to T: 1000 or T when absent.
     draws : int, optional
@@ -142,6 +143,7 @@ def truncation_report(
             chunked_cosine=chunked_cosine,
             randomized_deviation=deviation,
             draws=draws,
+            missing=problem.missing,
         )
 
 

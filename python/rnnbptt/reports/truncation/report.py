@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _validate
-from ..showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, shown
+from ..showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, left_out, shown
 
 if TYPE_CHECKING:
     from ..wide_range.scaled import Real
@@ -55,6 +55,8 @@ class TruncationReport:
         bias. nan where nothing was drawn, and at tau = 1.
     draws : int
         How many draws; 0 for none.
+    missing : int
+        Targets that are NaN, and left out.
     """
 
     __module__ = "rnnbptt"
@@ -73,6 +75,7 @@ class TruncationReport:
     chunked_cosine: Real
     randomized_deviation: Real
     draws: int
+    missing: int = 0
 
     @property
     def bias(self) -> Real:
@@ -141,8 +144,12 @@ class TruncationReport:
             chosen, within = self.choose(tol), f"within {100 * tol:g} %"
             said.append(f"{within} from tau = {chosen} on" if chosen else f"not {within} in this report")
         text = f"The gradient of a sliding window is {', '.join(said)}."
-        if self.draws:
+        if np.isneginf(self.log2_gradient_norm):
+            text = "The gradient is zero: there is nothing to lose."
+        elif self.draws:
             text += f" The deviation of a single draw is estimated from {self.draws}."
+        if self.missing:
+            text += f" {left_out(self.missing)}"
         return "\n".join([*lines, "", textwrap.fill(text, WIDTH)])
 
     def plot(self, ax: Any = None) -> Any:
