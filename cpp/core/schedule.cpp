@@ -243,8 +243,7 @@ Schedule plan(const Problem<Scalar>& problem, bool bias, Goal goal, const Choice
   best.window = static_cast<Index>(window);
   best.splits = splits_for(window);
   best.memory = bytes(window, best.keep_all_states);
-  if (choices.memory_limit > 0 && best.memory > choices.memory_limit)
-    throw OutOfMemory(best.memory, true);
+  if (choices.memory_limit > 0 && best.memory > choices.memory_limit) throw OutOfMemory(best.memory, true);
   // Beside other windows' stages the chain of a window costs no time of its own, so it is not cut into
   // pieces.
   if (choices.piece < 0 && window < steps)
