@@ -236,6 +236,18 @@ void Coarsening<Scalar, Real>::to_parameter_gradients(Run& run, const CoarseGrad
 }
 
 template <typename Scalar, typename Real>
+bool Coarsening<Scalar, Real>::finite(const Params<Scalar>& gradients) const {
+  const Index d = shape_.d, h = shape_.h, q = shape_.q;
+  const auto fine = [](const Scalar* gradient, Index n) {
+    return gradient == nullptr || all_finite(n, gradient);
+  };
+  // Biases are summed in float64 and may leave float32 in the end.
+  if (!fine(gradients.b_h, h) || !fine(gradients.b_q, q)) return false;
+  return !model_.lifted || (fine(gradients.W_hx, h * d) && fine(gradients.W_hh, h * h) &&
+                            fine(gradients.W_qh, q * h) && fine(gradients.W_qx, q * d));
+}
+
+template <typename Scalar, typename Real>
 void Coarsening<Scalar, Real>::pull_back_lifted(Run& run, const CoarseGradients<Scalar>& sums,
                                                 const Params<Scalar>& gradients) {
   if (sums.A == nullptr) return;

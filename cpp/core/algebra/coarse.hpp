@@ -85,6 +85,9 @@ class Coarsening {
   // Turns sums over all rows into gradients of the parameters.
   void to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
+  // Whether those gradients are finite, if their sums are.
+  bool finite(const Params<Scalar>& gradients) const;
+
  private:
   void build_plain(const Params<const Scalar>& params, bool input_gradient)
     requires std::same_as<Scalar, Real>;

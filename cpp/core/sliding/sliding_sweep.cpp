@@ -6,19 +6,19 @@
 namespace rnnbptt {
 
 template <typename Scalar, typename State>
-std::optional<double> SlidingSweep<Scalar, State>::differentiate() {
+Differentiated SlidingSweep<Scalar, State>::differentiate() {
   sweep_.forward();
   make_room_for_d_o();
   const State* entering = problem_.block > 0 ? find_entering() : nullptr;
   Options main = options();
   main.entering = entering;
   RunningPass<Scalar, State> pass = sweep_.start(gradients_.params, main);
-  if (!run(pass)) return std::nullopt;
-  pass.finish(run_);
-  if (lag_windows_.beyond()) take_away_beyond();
-  if (gradients_.h0 != nullptr) differentiate_start();
-  sweep_.clear_behind_ends();
-  return loss_;
+  run(pass);
+  bool finite = pass.finish(run_);
+  if (lag_windows_.beyond()) finite = take_away_beyond() && finite;
+  if (gradients_.h0 != nullptr) finite = differentiate_start() && finite;
+  finite = sweep_.clear_behind_ends() && finite;
+  return {*loss_, finite};
 }
 
 // d_o is zero for tau steps behind the end of each sequence.
@@ -40,12 +40,10 @@ BackwardPass<Scalar, State> SlidingSweep<Scalar, State>::options() const {
   return result;
 }
 
-// Returns false where Sweep::backward() returns nothing.
 template <typename Scalar, typename State>
-bool SlidingSweep<Scalar, State>::run(RunningPass<Scalar, State>& pass) {
-  const std::optional<double> loss = sweep_.backward(pass);
+void SlidingSweep<Scalar, State>::run(RunningPass<Scalar, State>& pass) {
+  const double loss = sweep_.backward(pass);
   if (!loss_) loss_ = loss;
-  return loss.has_value();
 }
 
 // --- what enters at the cuts between blocks, W_hh^T M_b
@@ -93,7 +91,7 @@ const State* SlidingSweep<Scalar, State>::flow_out(Index steps) {
 
 // The same states once more, for d_o of tau steps later.
 template <typename Scalar, typename State>
-void SlidingSweep<Scalar, State>::take_away_beyond() {
+bool SlidingSweep<Scalar, State>::take_away_beyond() {
   const Shape& s = problem_.shape;
   const Params<Scalar>& to = gradients_.params;
   const auto like = [&](const Scalar* wanted, Index size) {
@@ -103,7 +101,7 @@ void SlidingSweep<Scalar, State>::take_away_beyond() {
   excess.W_hx = like(to.W_hx, s.h * s.d);
   excess.W_hh = like(to.W_hh, s.h * s.h);
   excess.b_h = like(to.b_h, s.h);
-  if (!excess.W_hx && !excess.W_hh && !excess.b_h && !gradients_.x) return;
+  if (!excess.W_hx && !excess.W_hh && !excess.b_h && !gradients_.x) return true;
   Options later = options();
   later.shift = lag_windows_.tau();
   std::optional<Coarsening<Scalar, State>> beyond;
@@ -113,8 +111,9 @@ void SlidingSweep<Scalar, State>::take_away_beyond() {
   }
   RunningPass<Scalar, State> pass = sweep_.start(excess, later);
   run(pass);
-  pass.finish(run_);
+  const bool finite = pass.finish(run_);
   take_away(excess);
+  return finite;
 }
 
 // -W_hx^T (W_hh^T)^tau g is the gradient of the inputs of a network with -W_hh^tau W_hx in the place of W_hx.
@@ -162,8 +161,7 @@ void SlidingSweep<Scalar, State>::take_away(const Params<Scalar>& excess) {
 // --- d_h0 = sum_{i=1}^{tau-1} (W_hh^T)^i e_i: the losses of the first tau - 1 steps, not cut at blocks
 
 template <typename Scalar, typename State>
-void SlidingSweep<Scalar, State>::differentiate_start() {
-  const Index states = problem_.shape.B * problem_.shape.h;
+bool SlidingSweep<Scalar, State>::differentiate_start() {
   Options start = options();
   start.ignore_cuts = true;
   start.accumulate = false;
@@ -171,8 +169,7 @@ void SlidingSweep<Scalar, State>::differentiate_start() {
   start.kept = lag_windows_.tau() - 1;
   RunningPass<Scalar, State> pass = sweep_.start({}, start);
   run(pass);
-  std::transform(pass.carry, pass.carry + states, gradients_.h0,
-                 [](State v) { return static_cast<Scalar>(v); });
+  return sweep_.store_start(pass);
 }
 
 template class SlidingSweep<float, float>;

@@ -27,7 +27,7 @@ class SlidingSweep {
         sweep_(sweep) {}
 
   // As Sweep::differentiate().
-  std::optional<double> differentiate();
+  Differentiated differentiate();
 
  private:
   using Options = BackwardPass<Scalar, State>;
@@ -35,15 +35,15 @@ class SlidingSweep {
   void make_room_for_d_o();
   // Of the next pass: the first one computes d_o and the loss, all others read d_o.
   Options options() const;
-  bool run(RunningPass<Scalar, State>& pass);
+  void run(RunningPass<Scalar, State>& pass);
 
   Index blocks() const { return (problem_.shape.T + problem_.block - 1) / problem_.block; }
   const State* find_entering();
   const State* flow_out(Index steps);
-  void take_away_beyond();
+  bool take_away_beyond();
   Params<const Scalar> params_beyond();
   void take_away(const Params<Scalar>& excess);
-  void differentiate_start();
+  bool differentiate_start();
 
   Run& run_;
   Workspace& workspace_;

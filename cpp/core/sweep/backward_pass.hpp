@@ -59,13 +59,15 @@ class RunningPass {
     return coarsening_.sums(wanted_, sums_ + split * sums_size_, biases_ + split * biases_size_);
   }
 
-  // Adds up the splits, in their order, and turns the sums into gradients.
-  void finish(Run& run) {
+  // Adds up the splits, in their order, and turns the sums into gradients. Returns whether all of them are
+  // finite: then so is all that they were made of, since 0 * inf is not.
+  bool finish(Run& run) {
     for (Index split = 1; split < splits_; ++split) {
       for (Index i = 0; i < sums_size_; ++i) sums_[i] += sums_[split * sums_size_ + i];
       for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
     }
     coarsening_.to_parameter_gradients(run, sums(0), wanted_);
+    return all_finite(sums_size_, sums_) && all_finite(biases_size_, biases_) && coarsening_.finite(wanted_);
   }
 
  private:

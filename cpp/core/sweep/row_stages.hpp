@@ -2,6 +2,7 @@
 // the loss, the sums that gradients are made of.
 #pragma once
 
+#include <atomic>
 #include <functional>
 
 #include "core/sweep/backward_pass.hpp"
@@ -30,7 +31,10 @@ class RowStages {
   void prepare_backward(Workspace& workspace);
 
   // Names the pass that losses() and sums() are stages of from here on.
-  void begin_pass(const RunningPass<Scalar, State>& pass) { pass_ = &pass; }
+  void begin_pass(const RunningPass<Scalar, State>& pass) {
+    pass_ = &pass;
+    finite_ = true;
+  }
 
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
@@ -45,8 +49,8 @@ class RowStages {
   // `loss` and the window's share of it, once losses() has run.
   double add_losses(Rows& rows, double loss) const;
 
-  // Whether all of d_o is finite, once losses() has run.
-  bool finite(const Rows& rows) const;
+  // Whether all gradients of inputs that sums() has written in this pass are finite.
+  bool finite() const { return finite_; }
 
   // Sums over g, and gradients of the inputs.
   Stage sums(Rows& rows);
@@ -91,6 +95,7 @@ class RowStages {
   const typename Windows<Scalar, State>::Strides stride_;
   const Index strip_, splits_, h_;
   const RunningPass<Scalar, State>* pass_ = nullptr;
+  std::atomic<bool> finite_ = true;
   double* losses_ = nullptr;   // (splits,)
   Scalar* targets_ = nullptr;  // (splits, strip_) rows
 };
