@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from ..engine.floating_point import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -103,7 +104,7 @@ def gradients(
     return {name: formula[name]() for name in wrt}
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def matrix_powers(W: ArrayLike, n: int) -> Array:
     """Return the powers ``W^0, W^1, .., W^n``.
 

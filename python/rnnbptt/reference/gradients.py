@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _validate
 from ..engine import truncation
+from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
@@ -27,7 +28,7 @@ Method = Literal["recursion", "closed_form", "forward_mode"]
 FORMS = {"recursion": recursion, "closed_form": closed_form, "forward_mode": forward_mode}
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def loss_and_grad(
     params: Params,
     x: ArrayLike,
@@ -96,7 +97,7 @@ def loss_and_grad(
     return float(L), gradients
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def oracle(
     params: Params,
     x: ArrayLike,
@@ -143,7 +144,7 @@ def oracle(
     return wide.type(L), gradients
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def vjp(
     params: Params,
     x: ArrayLike,
@@ -209,7 +210,7 @@ def vjp(
     return as_gradients(found, running, batched, batch_first)
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursion") -> Array:
     """Return ``g_t = dL/dh_t`` for every step: equation (6), or (7), or by sensitivities carried forward.
 

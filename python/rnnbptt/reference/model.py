@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from ..engine.floating_point import quiet
 from ..engine.params import Trajectory
 from .scan import scan
 
@@ -81,7 +82,7 @@ def outputs(model: Model, x: Array, hidden: Array) -> Array:
     return o
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def forward(
     params: Params, x: ArrayLike, h0: ArrayLike | None = None, *, batch_first: bool = False
 ) -> Trajectory:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from .gradients import FORMS, as_gradients, chosen
 from .model import as_given
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..engine.params import Params
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def jvp(
     params: Params,
     x: ArrayLike,
@@ -71,7 +72,7 @@ def jvp(
     return as_given(o.imag / COMPLEX_STEP, problem.batched, problem.batch_first)
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def hvp(
     params: Params,
     x: ArrayLike,

@@ -51,9 +51,8 @@ class Backpropagated:
         vectors, exponent = self._vectors(slice(None))
         basis = self._leading[1]
         rows = product(vectors.reshape(-1, len(basis)), basis, self._threads)
-        with np.errstate(all="ignore"):
-            within = Scaled(rows.reshape(len(exponent), -1), exponent).log2_norms()
-            share: Real = np.exp2(np.minimum(within - self._lengths, 0))
+        within = Scaled(rows.reshape(len(exponent), -1), exponent).log2_norms()
+        share: Real = np.exp2(np.minimum(within - self._lengths, 0))
         return share
 
     @cached
