@@ -142,8 +142,8 @@ Differentiated differentiate(Run& run, Workspace& workspace, const Params<const 
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
     used = {chosen.schedule, coarsening.model().L, sweep.windows().count()};
     if (!lag_windows) return sweep.differentiate();
-    return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.power_chain.powers,
-                                       *lag_windows, sweep)
+    return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.schedule,
+                                       chosen.power_chain.powers, *lag_windows, sweep)
         .differentiate();
   };
   return chosen.wide() ? sweep_in(double{}) : sweep_in(Scalar{});

@@ -116,6 +116,10 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(lifted), B_columns,
                      copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
+  for (Index i = 0; i < inputs * h; ++i)
+    model_.square_Ctrl += static_cast<double>(B_columns[i]) * static_cast<double>(B_columns[i]);
+  for (Index i = 0; i < q * h; ++i)
+    model_.square_Obs += static_cast<double>(params.W_qh[i]) * static_cast<double>(params.W_qh[i]);
   model_.L = L;
   model_.lifted = true;
   model_.inputs = L * d;

@@ -45,6 +45,7 @@ struct CoarseModel {
   std::vector<Band<Scalar>> Direct;  // likewise
   const Scalar* bias_s = nullptr;
   const Scalar* bias_o = nullptr;
+  double square_Ctrl = 0, square_Obs = 0;  // of a lift, ||[W_hx b_h]||^2 and ||W_qh||^2
 
   // Where output m of step k stands in a row; m counts those of all parts.
   Index output(Index k, Index m) const {

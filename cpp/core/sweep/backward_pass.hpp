@@ -8,6 +8,18 @@
 
 namespace rnnbptt {
 
+// How much gradients are sums of: sums of squares over rows, from which what rounding may have done to a sum
+// can be told.
+struct Amounts {
+  double g = 0, x = 0, s = 0;  // gradients of states, inputs, states
+  double gx = 0, gs = 0;       // their products
+
+  void add(const Amounts& other) {
+    g += other.g, x += other.x, s += other.s;
+    gx += other.gx, gs += other.gs;
+  }
+};
+
 // Options of a backward pass. Without any it is that of the full gradient.
 template <typename Scalar, typename State>
 struct BackwardPass {
@@ -22,6 +34,8 @@ struct BackwardPass {
   // The model whose gradients of inputs are added to those that are there, or null: then this sweep's replace
   // them.
   const CoarseModel<Scalar, State>* added_inputs = nullptr;
+
+  Amounts* amounts = nullptr;  // (splits,), added to, or null
 
   bool ignore_cuts = false;  // those at blocks
   // At cuts between blocks: (blocks, B, h), row (k, b) at the cut before block k, or null.

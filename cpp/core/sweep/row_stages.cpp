@@ -27,6 +27,13 @@ void overflow(Scalar down, Scalar* values, Index n) {
     if (!std::isfinite(values[i] / down)) values[i] /= down;
 }
 
+template <typename Scalar>
+double square(Index n, const Scalar* values) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  return sum;
+}
+
 // C = init + A B. Where bands share columns, init has to be C.
 template <typename Scalar, typename Bands>
 void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
@@ -114,7 +121,6 @@ Stage RowStages<Scalar, State>::outputs(Rows& rows, SequenceView<Scalar> o,
 
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::losses(Rows& rows) {
-  if (model_.lifted) drop_last_states(rows);
   std::fill(losses_, losses_ + splits_, 0.0);
   const Index unset = model_.lifted ? rows.window.rows - 1 : 0;  // the row of g that losses_of() does not set
   if (rows.window.rows > 0)
@@ -208,9 +214,8 @@ double RowStages<Scalar, State>::add_losses(Rows& rows, double loss) const {
   return loss;
 }
 
-// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero; it may be
-// infinite, not least where its chunk goes on behind the end of the sequence. Outputs of a plain model read
-// it first.
+// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero, and it may be
+// infinite. Outputs of a plain model read it first.
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::drop_last_states(Rows& rows) {
   for (const Segment& segment : rows.window.segments) {
@@ -230,7 +235,7 @@ double RowStages<Scalar, State>::work_of_sums() const {
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::sums(Rows& rows) {
   if (!model_.lifted) drop_last_states(rows);
-  if (cut_at_every_chunk() && !gradients_.x) return {};
+  if (cut_at_every_chunk() && !gradients_.x && pass_->options.amounts == nullptr) return {};
   return over_splits(rows, work_of_sums(),
                      [this, &rows](Index split, int worker) { sums_of(rows, split, worker); });
 }
@@ -239,7 +244,9 @@ template <typename Scalar, typename State>
 void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
   for_strips(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
     if (problem_.down != 1) overflow(problem_.down, rows.g + first * stride_.s, (to - first) * stride_.s);
-    if (!cut_at_every_chunk()) add_sums(rows, std::max<Index>(first, 1), to, split);
+    const Index from = std::max<Index>(first, 1);
+    if (!cut_at_every_chunk()) add_sums(rows, from, to, split);
+    if (pass_->options.amounts != nullptr) add_amounts(rows, from, to, pass_->options.amounts[split]);
     if (gradients_.x) input_gradients(rows, first, to);
   });
 }
@@ -277,6 +284,19 @@ void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index 
     add_rows(to - from, rows.wide + from * stride_.wide, stride_.wide, h_, set.bias_s);
   else
     add_rows(to - from, g, stride_.s, h_, set.bias_s);
+}
+
+// Of a lift, d_o and inputs reach gradients of W_hh beside states and their gradients.
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::add_amounts(const Rows& rows, Index from, Index to, Amounts& amounts) const {
+  const double by_d = model_.lifted ? model_.square_Obs : 0, by_x = model_.lifted ? model_.square_Ctrl : 0;
+  for (Index r = from; r < to; ++r) {
+    const double x = square(model_.inputs, rows.x + r * stride_.x);
+    const double g = square(h_, rows.g + r * stride_.s) +
+                     (by_d > 0 ? by_d * square(model_.outputs, rows.d + r * stride_.o) : 0);
+    const double s = square(h_, rows.s + (r - 1) * stride_.s) + by_x * (x + 1);
+    amounts.add({g, x, s, g * x, g * s});
+  }
 }
 
 template <typename Scalar, typename State>

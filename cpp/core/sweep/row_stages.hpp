@@ -42,8 +42,8 @@ class RowStages {
   // Writes the outputs to `o`, and all states to where `inner` has them, if it is not null.
   Stage outputs(Rows& rows, SequenceView<Scalar> o, InnerStates<Scalar, State>* inner);
 
-  // o, the loss and d_o; g = Obs^T d_o; sums over d_o. The states at the ends of segments may be zero
-  // afterwards.
+  // o, the loss and d_o; g = Obs^T d_o; sums over d_o. The states at the ends of segments are zero
+  // once sums() has run on a plain model.
   Stage losses(Rows& rows);
 
   // `loss` and the window's share of it, once losses() has run.
@@ -77,6 +77,7 @@ class RowStages {
   void add_sum(Index rows, const Scalar* left, Index left_stride, Index size, const Scalar* states,
                Scalar* sum) const;
   void add_sums(Rows& rows, Index from, Index to, Index split);
+  void add_amounts(const Rows& rows, Index from, Index to, Amounts& amounts) const;
   void input_gradients(Rows& rows, Index from, Index to);
   void drop_last_states(Rows& rows);
   bool cut_at_every_chunk() const;
