@@ -12,7 +12,7 @@ from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
-from .model import Model, as_given, initial_state, states
+from .model import Model, as_given, initial_state, states, states_before
 from .problem import Array, Problem, kept, pose, start_of, steps_run
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def vjp(
     ends = np.full(B, T) if counting.lengths is None else counting.lengths
     some = np.flatnonzero(ends > 0)
     e[ends[some] - 1, some] += last[some]
-    found = evaluate(form, truncate, (model, inputs, start, hidden, cotangent), e, names)
+    before = states_before(hidden, start, running)
+    found = evaluate(form, truncate, (model, inputs, before, hidden, cotangent), e, names)
     if "h0" in found:  # the last state of a sequence of no steps is h_0 itself
         found["h0"] = np.where(ends[:, np.newaxis] > 0, found["h0"], last)
     return as_gradients(found, running, batched, batch_first)
@@ -260,7 +261,7 @@ def evaluate(
     e: Array,
     names: Collection[str],
 ) -> dict[str, Array]:
-    """Evaluate the gradients of a run (model, x, h0, hidden, d_o), truncated or not."""
+    """Evaluate the gradients of a run (model, x, before, hidden, d_o), truncated or not."""
     if truncate is None:
         found: dict[str, Array] = FORMS[form].gradients(*run, e, names)
         return found
@@ -275,7 +276,8 @@ def solve(
     hidden, o = problem.run()
     L, d_o = problem.evaluate(o)
     e = d_o @ problem.model.W_qh
-    run = (problem.model, problem.x, problem.h0, hidden, d_o)
+    before = states_before(hidden, problem.h0, problem.running)
+    run = (problem.model, problem.x, before, hidden, d_o)
     found = evaluate(form, truncate, run, e, names)
     return L, as_gradients(found, problem.running, problem.batched, problem.batch_first)
 
