@@ -117,7 +117,7 @@ def gradient_flow(
     square = float(np.sum(mantissa * mantissa))
     inner = terms.inner_products(mantissa)
     shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
-    rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
+    rest = terms.rest_of(h)
     beyond = np.sum(rest.mantissa * mantissa)
     own = by_step if problem.batched else by_step[:, 0]
     return GradientFlow(

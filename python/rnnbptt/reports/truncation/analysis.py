@@ -195,7 +195,7 @@ def _on_grid(
 ) -> tuple[Real, Real, Real]:
     """Return bias and cosine of detached blocks, and the relative deviation of randomised gradients."""
     bias, cosine, deviation = (np.full(len(grid), np.nan) for _ in range(3))
-    if not (problem.raw and problem.adjoint.raw and problem.d_o.raw):
+    if not problem.raw:
         return bias, cosine, deviation
     d = problem.params.shape[0]
     params = Params(problem.params.W_hx, problem.params.W_hh, problem.params.W_qh, problem.params.b_h)
