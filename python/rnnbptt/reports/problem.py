@@ -54,15 +54,15 @@ class Problem:
         return self.uneven is None
 
     @cached
-    def adjoint(self) -> ChunkedRecurrence:
+    def _adjoint(self) -> ChunkedRecurrence:
         """``g_t = dL/dh_t`` in reversed time: its step r is ``g_{T+1-r}``."""
-        return self.recurrence.adjoint(self.d_o)
+        return self.recurrence.adjoint(self.d_o.mantissa)
 
     def log2_state_gradients(self) -> Real:
         """Return ``log2 ||g_t||`` as (T, B)."""
         if self.uneven is not None:
             return entries.rows(self.uneven.state_gradients(self.d_o)).log2_norms()
-        return self.adjoint.log2_norms()[::-1]
+        return self._adjoint.log2_norms()[::-1]
 
 
 @dataclass(frozen=True)
@@ -87,22 +87,19 @@ class Recurrence:
 
     @cached
     def forward(self) -> ChunkedRecurrence:
-        """States and outputs far beyond the range of float64."""
-        W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
+        """The states."""
         length, power = self.chunk.length, self.chunk.power
-        return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, length, power)
+        return ChunkedRecurrence(
+            self.params.W_hh, self.columns, self.inputs, self.start, self.threads, length, power
+        )
 
-    def adjoint(self, d_o: Scaled, read_out: Real | None = None) -> ChunkedRecurrence:
-        """Return ``g_t = W_qh^T d_o_t + W_hh^T g_{t+1}`` in reversed time: its step r is ``g_{T+1-r}``.
-
-        Its outputs are ``read_out g_t``, of (m, h) and (h,): with ``W_hx^T``, what arrives at inputs.
-        """
+    def adjoint(self, d_o: Real) -> ChunkedRecurrence:
+        """Return ``g_t = W_qh^T d_o_t + W_hh^T g_{t+1}`` in reversed time: its step r is ``g_{T+1-r}``."""
         W, W_qh, power = self.params.W_hh, self.params.W_qh, self.chunk.power
         return ChunkedRecurrence(
             np.ascontiguousarray(W.T),
             np.ascontiguousarray(W_qh.T),
-            np.zeros((1, len(W))) if read_out is None else read_out,
-            Scaled(d_o.mantissa[::-1], d_o.exponent[::-1]),
+            d_o[::-1],
             np.zeros_like(self.start),
             self.threads,
             self.chunk.length,
@@ -204,7 +201,7 @@ def _ordinary(
     if not o.raw or _vanishing(o.mantissa, running) or not recurrence.forward.raw:
         return None
     d_o = derivative(o, True)
-    return d_o if d_o.raw and recurrence.adjoint(d_o).raw else None
+    return d_o if d_o.raw and recurrence.adjoint(d_o.mantissa).raw else None
 
 
 def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
