@@ -240,6 +240,12 @@ void Coarsening<Scalar, Real>::to_parameter_gradients(Run& run, const CoarseGrad
 }
 
 template <typename Scalar, typename Real>
+Index Coarsening<Scalar, Real>::telling_sums() const {
+  const Index direct = model_.outputs * model_.inputs;  // of a plain model a gradient as they are
+  return model_.h * (model_.h + model_.inputs + model_.outputs) + (model_.lifted ? 0 : direct);
+}
+
+template <typename Scalar, typename Real>
 bool Coarsening<Scalar, Real>::finite(const Params<Scalar>& gradients) const {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const auto fine = [](const Scalar* gradient, Index n) {

@@ -86,7 +86,11 @@ class Coarsening {
   // Turns sums over all rows into gradients of the parameters.
   void to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
 
-  // Whether those gradients are finite, if their sums are.
+  // The first sums, not all of which are finite unless rows of inputs, states and both their gradients are:
+  // each of these takes part in them.
+  Index telling_sums() const;
+
+  // Whether gradients are finite, if those sums are.
   bool finite(const Params<Scalar>& gradients) const;
 
  private:

@@ -81,7 +81,8 @@ class RunningPass {
       for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
     }
     coarsening_.to_parameter_gradients(run, sums(0), wanted_);
-    return all_finite(sums_size_, sums_) && all_finite(biases_size_, biases_) && coarsening_.finite(wanted_);
+    return all_finite(coarsening_.telling_sums(), sums_) && all_finite(biases_size_, biases_) &&
+           coarsening_.finite(wanted_);
   }
 
  private:
