@@ -44,8 +44,13 @@ LagWindows::LagWindows(Run& run, Workspace& workspace, const Params<const Scalar
 
 void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, bool exact) {
   squares_.emplace(run_, workspace_, h_, squares, 0);
-  beyond_ = tau_ < steps && !negligible();
+  beyond_ = tau_ < steps;
   if (!beyond_) return;
+  if (const std::optional<double> bound = negligible()) {
+    lost_ = *bound;
+    beyond_ = false;
+    return;
+  }
   lost_ = norm_of(tau_);
   if (lost_ <= forgets || !std::isfinite(lost_)) return;
   measure(steps);
@@ -79,15 +84,16 @@ void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, 
   (*squares_)[digits_of(tau_) - 1];
 }
 
-// Bounds ||W_hh^tau|| by norms of squares, up to the first square that decides.
-bool LagWindows::negligible() {
+// A bound of ||W_hh^tau|| by norms of squares, up to the first square by which it is negligible, if it is.
+std::optional<double> LagWindows::negligible() {
   double bound = 0;  // log2, of W_hh to the lower digits of tau
   for (int k = 0; k < digits_of(tau_); ++k) {
     const double size = std::log2(frobenius(h_ * h_, (*squares_)[k]));
-    if (bound + static_cast<double>(tau_ >> k) * size < negligible_norm) return true;
+    const double whole = bound + static_cast<double>(tau_ >> k) * size;
+    if (whole < negligible_norm) return std::exp2(whole);
     if ((tau_ >> k & 1) != 0) bound += size;
   }
-  return false;
+  return std::nullopt;
 }
 
 // Adds nodes at powers of two and at tau: up to `steps`, to the first power that forgets, or to the first

@@ -35,8 +35,15 @@ class LagWindows {
   // Steps of a block, a multiple of L or a power of two; 0 for whole sequences.
   Index block() const { return block_; }
 
-  // Whether W_hh^tau is anything but negligible: else there is nothing to take away.
+  // Whether W_hh^tau is anything but negligible: else nothing is taken away.
   bool beyond() const { return beyond_; }
+
+  // ||W_hh^tau||, some tenths too small; or where that is negligible a bound of it; 0 where no loss looks
+  // back at so many states.
+  double lost() const { return lost_; }
+
+  // W_hh^(2^k).
+  const double* square(int k) { return (*squares_)[k]; }
 
   // A lag window from the first step of a block on holds so many blocks, and the first steps of the next.
   Index blocks_ahead() const { return block_ < tau_ ? tau_ / block_ : 0; }
@@ -59,7 +66,7 @@ class LagWindows {
 
   // `exact` asks for powers right to the last bit where it counts.
   void choose_block(Index steps, Index L, std::vector<Power> squares, bool exact);
-  bool negligible();
+  std::optional<double> negligible();
   double norm_of(Index n);
   void apply(Index n, Index rows, double* A, bool transposed);
   void measure(Index steps);
@@ -71,7 +78,7 @@ class LagWindows {
   const Index h_, tau_;
   std::optional<Squarings> squares_;
   std::vector<Node> nodes_;
-  double lost_ = 0;  // ||W_hh^tau||
+  double lost_ = 0;
   Index block_ = 0;
   bool beyond_ = true;
 };
