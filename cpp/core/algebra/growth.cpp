@@ -73,6 +73,17 @@ const double* balancing_scales(Workspace& workspace, Square form, const double* 
   return scaled ? scales : nullptr;
 }
 
+double growth_of(Workspace& workspace, Square form, const std::vector<const double*>& powers) {
+  Growth plain(workspace, form);
+  for (const double* power : powers) plain.add(power);
+  if (plain.value() <= largest_growth) return plain.value();
+  const double* scales = balancing_scales(workspace, form, powers.front());
+  if (scales == nullptr) return plain.value();
+  Growth balanced(workspace, form);
+  for (const double* power : powers) balanced.add(scaled(workspace, form, scales, false, power));
+  return std::min(plain.value(), balanced.value());
+}
+
 const double* scaled(Workspace& workspace, Square form, const double* scales, bool back, const double* A) {
   const Index n = form.part(), size = form.size;
   auto* result = workspace.take<double>(size * size);

@@ -8,11 +8,6 @@ namespace rnnbptt {
 
 namespace {
 
-// The most that powers may grow, of W as it is or balanced. In 3,200 problems of companion matrices, Jordan
-// blocks and other strongly non-normal W, of which as many break the accuracy promised with longer chunks as
-// not, no gradient came closer to that than half (tests/non_normal.py); with twice as much growth one came to
-// nine tenths.
-constexpr double largest_growth = 32;
 // Growth from which on products that are rounded cost a digit.
 constexpr double harmless_growth = 4;
 // The largest Frobenius norm of a power: no power of a stable model that may grow by so little has it, and an
@@ -173,8 +168,8 @@ double growth_rate(Run& run, Workspace& workspace, Square form, const double* P)
   return std::pow(rate, 1.0 / measured);
 }
 
-// Exact powers are three times as expensive: they are built where products of plain ones lose digits, or where
-// the last of them does not forget errors.
+// Exact powers are three times as expensive: they are built where products of plain ones lose digits, or
+// where the last of them does not forget errors.
 std::vector<Power> powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
                                     bool exact) {
   const double* factor = W;

@@ -29,8 +29,8 @@ struct PowerChain {
   bool forgetting = false;
 };
 
-// Ends before W^n where powers grow so much that chunks would cost accuracy (growth.hpp), or overflow. `exact`
-// asks for powers right to the last bit where plain ones would not do.
+// Ends before W^n where powers grow so much that chunks would cost accuracy (growth.hpp), or overflow.
+// `exact` asks for powers right to the last bit where plain ones would not do.
 PowerChain build_powers(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
 
 // W^(2^k) for k = 0, 1, ..., squared when asked for, whatever their norms.

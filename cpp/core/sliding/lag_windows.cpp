@@ -11,8 +11,6 @@ namespace {
 
 // Norm of a power up to which all powers after it together weigh less than those before it.
 constexpr double forgets = 0.5;
-// Largest ratio of what is taken away to what is left: the difference costs about as many roundings.
-constexpr double cancels = 32;
 // Ratio up to which whole sequences are taken: finding what enters blocks would cost more time than it is
 // worth.
 constexpr double cancels_little = 8;
@@ -45,7 +43,7 @@ LagWindows::LagWindows(Run& run, Workspace& workspace, const Params<const Scalar
 void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, bool exact) {
   squares_.emplace(run_, workspace_, h_, squares, 0);
   beyond_ = tau_ < steps && !negligible();
-  if (!beyond_) return;
+  if (!beyond_ || powers_grow()) return;
   lost_ = norm_of(tau_);
   if (lost_ <= forgets || !std::isfinite(lost_)) return;
   measure(steps);
@@ -79,15 +77,36 @@ void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, 
   (*squares_)[digits_of(tau_) - 1];
 }
 
-// Bounds ||W_hh^tau|| by norms of squares, up to the first square that decides.
+// Bounds ||W_hh^tau|| by norms of squares, up to the first square that decides. A square may be off by what
+// its factors are off, times their norms, and by its own rounding: where powers grow and decay again by
+// cancelling, that is all there is of it.
 bool LagWindows::negligible() {
-  double bound = 0;  // log2, of W_hh to the lower digits of tau
+  const double rounding = static_cast<double>(h_) * 0x1p-53;
+  double lower = 0;  // log2 of a bound of W_hh to the lower digits of tau
+  double norm = 0, error = 0;
+  sum_bound_ = 1;
   for (int k = 0; k < digits_of(tau_); ++k) {
-    const double size = std::log2(frobenius(h_ * h_, (*squares_)[k]));
-    if (bound + static_cast<double>(tau_ >> k) * size < negligible_norm) return true;
-    if ((tau_ >> k & 1) != 0) bound += size;
+    if (k > 0) error = norm * (2 * error + rounding * norm) + error * error;
+    norm = frobenius(h_ * h_, (*squares_)[k]);
+    const double most = norm + error;
+    bound_ = lower + static_cast<double>(tau_ >> k) * std::log2(most);
+    if (bound_ < negligible_norm) {
+      sum_bound_ /= 1 - most;  // the norm of a power that vanishes is below one
+      return true;
+    }
+    if ((tau_ >> k & 1) != 0) lower += std::log2(most);
+    sum_bound_ *= 1 + most;
   }
   return false;
+}
+
+bool LagWindows::powers_grow() {
+  if (!powers_grow_) {
+    std::vector<const double*> powers;
+    for (int k = 0; k < digits_of(tau_); ++k) powers.push_back((*squares_)[k]);
+    powers_grow_ = !(growth_of(workspace_, {h_}, powers) <= largest_growth);
+  }
+  return *powers_grow_;
 }
 
 // Adds nodes at powers of two and at tau: up to `steps`, to the first power that forgets, or to the first

@@ -11,8 +11,13 @@
 // tau + c - 1 states there, and what is taken away is (W_hh^T)^tau times the gradient of the block alone for
 // d_o of tau steps later. M_b is a sum of gradients by the first states of blocks alone, without a
 // difference.
+//
+// Where powers grow before they decay, what W_hh^tau rounds is stretched like that, and where what lies
+// behind a window is large beside what lies within, the difference cancels for all that norms of powers say.
+// Then the sums are taken term by term (window_sums.hpp).
 #pragma once
 
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -21,8 +26,11 @@
 
 namespace rnnbptt {
 
+// Largest ratio of what is taken away to what is left: the difference costs about as many roundings.
+constexpr double cancels = 32;
+
 // How the gradients of a problem with lag windows are taken: in which blocks, and by which powers of W_hh.
-// Decided by norms of powers, never by data.
+// Decided by norms of powers alone.
 class LagWindows {
  public:
   // For chunks of L steps, and powers of W_hh that are known, if any.
@@ -38,6 +46,13 @@ class LagWindows {
   // Whether W_hh^tau is anything but negligible: else there is nothing to take away.
   bool beyond() const { return beyond_; }
 
+  // Bounds ||W_hh^tau||_2, and sum_{i>=0} ||W_hh^i||_2, where W_hh^tau is negligible.
+  double bound() const { return std::exp2(bound_); }
+  double sum_bound() const { return sum_bound_; }
+
+  // Whether powers up to W_hh^tau grow too much to be multiplied by (core/algebra/growth.hpp).
+  bool powers_grow();
+
   // A lag window from the first step of a block on holds so many blocks, and the first steps of the next.
   Index blocks_ahead() const { return block_ < tau_ ? tau_ / block_ : 0; }
   Index steps_ahead() const { return block_ < tau_ ? tau_ % block_ : tau_; }
@@ -50,6 +65,9 @@ class LagWindows {
 
   // A <- A W_hh^tau, or A (W_hh^T)^tau, for some rows of h numbers.
   void carry_over(Index rows, double* A, bool transposed);
+
+  // A <- A W_hh^n.
+  void carry_on(Index n, Index rows, double* A) { apply(n, rows, A, false); }
 
  private:
   struct Node {
@@ -71,9 +89,12 @@ class LagWindows {
   const Index h_, tau_;
   std::optional<Squarings> squares_;
   std::vector<Node> nodes_;
-  double lost_ = 0;  // ||W_hh^tau||
+  double lost_ = 0;   // ||W_hh^tau||
+  double bound_ = 0;  // log2
+  double sum_bound_ = 1;
   Index block_ = 0;
   bool beyond_ = true;
+  std::optional<bool> powers_grow_;
 };
 
 }  // namespace rnnbptt

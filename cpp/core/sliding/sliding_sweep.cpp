@@ -1,9 +1,30 @@
 #include "core/sliding/sliding_sweep.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
+#include "core/sliding/window_sums.hpp"
+
 namespace rnnbptt {
+namespace {
+
+// What is left out beside what is not.
+constexpr double negligible = 0x1p-58;
+
+template <typename Value>
+double squares(Index n, const Value* v) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) sum += static_cast<double>(v[i]) * static_cast<double>(v[i]);
+  return sum;
+}
+
+template <typename Value>
+double norm_of(Index n, const Value* v) {
+  return std::sqrt(squares(n, v));
+}
+
+}  // namespace
 
 template <typename Scalar, typename State>
 std::optional<double> SlidingSweep<Scalar, State>::differentiate() {
@@ -15,7 +36,10 @@ std::optional<double> SlidingSweep<Scalar, State>::differentiate() {
   RunningPass<Scalar, State> pass = sweep_.start(gradients_.params, main);
   if (!run(pass)) return std::nullopt;
   pass.finish(run_);
-  if (lag_windows_.beyond()) take_away_beyond();
+  if (lag_windows_.tau() < problem_.longest() &&
+      !(lag_windows_.beyond() ? take_away_beyond() : negligible_beyond()))
+    window_sums<Scalar>(run_, workspace_, params_, problem_, gradients_,
+                        {d_o_.data, d_o_.step, d_o_.sequence}, lag_windows_);
   if (gradients_.h0 != nullptr) differentiate_start();
   sweep_.clear_behind_ends();
   return loss_;
@@ -91,9 +115,53 @@ const State* SlidingSweep<Scalar, State>::flow_out(Index steps) {
 
 // --- what lies beyond the lag windows, (W_hh^T)^tau g_{t+tau}
 
-// The same states once more, for d_o of tau steps later.
+// Norms of the gradients of W_hx, W_hh, b_h and the inputs, those that lag windows cut.
 template <typename Scalar, typename State>
-void SlidingSweep<Scalar, State>::take_away_beyond() {
+typename SlidingSweep<Scalar, State>::Sizes SlidingSweep<Scalar, State>::sizes() const {
+  const Shape& s = problem_.shape;
+  const Params<Scalar>& p = gradients_.params;
+  Sizes result;
+  if (p.W_hx != nullptr) result[0] = norm_of(s.h * s.d, p.W_hx);
+  if (p.W_hh != nullptr) result[1] = norm_of(s.h * s.h, p.W_hh);
+  if (p.b_h != nullptr) result[2] = norm_of(s.h, p.b_h);
+  if (gradients_.x) result[3] = norm(gradients_.x, s.d);
+  return result;
+}
+
+// Over the steps that count.
+template <typename Scalar, typename State>
+template <typename Value>
+double SlidingSweep<Scalar, State>::norm(SequenceView<Value> rows, Index n) const {
+  double sum = 0;
+  for (Index b = 0; b < problem_.shape.B; ++b)
+    for (Index t = 0; t < problem_.length(b); ++t) sum += squares(n, rows.at(t, b));
+  return std::sqrt(sum);
+}
+
+// Whether nothing that lies behind a lag window reaches a gradient, for the data that there are.
+template <typename Scalar, typename State>
+bool SlidingSweep<Scalar, State>::negligible_beyond() const {
+  const Shape& s = problem_.shape;
+  const double memory = lag_windows_.sum_bound(), steps = std::sqrt(static_cast<double>(s.T * s.B));
+  const double W_hx = norm_of(s.h * s.d, params_.W_hx);
+  const double b_h = params_.b_h != nullptr ? norm_of(s.h, params_.b_h) : 0;
+  const double h0 = problem_.h0 != nullptr ? norm_of(s.B * s.h, problem_.h0) : 0;
+  const double x = norm(problem_.x, s.d);
+  const double states = memory * (W_hx * x + b_h * steps + h0);
+  const double dropped = lag_windows_.bound() * memory * norm_of(s.q * s.h, params_.W_qh) * norm(d_o_, s.q);
+  const Sizes sizes = this->sizes();
+  const double factors[] = {x, states, steps, W_hx};
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    if (sizes[i] && !(dropped * factors[i] <= negligible * *sizes[i] && std::isfinite(*sizes[i])))
+      return false;
+  return true;
+}
+
+// The same states once more, for d_o of tau steps later. Returns false where that leaves nothing accurate.
+template <typename Scalar, typename State>
+bool SlidingSweep<Scalar, State>::take_away_beyond() {
+  if (lag_windows_.powers_grow()) return false;
+  const Sizes before = sizes();
   const Shape& s = problem_.shape;
   const Params<Scalar>& to = gradients_.params;
   const auto like = [&](const Scalar* wanted, Index size) {
@@ -103,7 +171,7 @@ void SlidingSweep<Scalar, State>::take_away_beyond() {
   excess.W_hx = like(to.W_hx, s.h * s.d);
   excess.W_hh = like(to.W_hh, s.h * s.h);
   excess.b_h = like(to.b_h, s.h);
-  if (!excess.W_hx && !excess.W_hh && !excess.b_h && !gradients_.x) return;
+  if (!excess.W_hx && !excess.W_hh && !excess.b_h && !gradients_.x) return true;
   Options later = options();
   later.shift = lag_windows_.tau();
   std::optional<Coarsening<Scalar, State>> beyond;
@@ -115,6 +183,10 @@ void SlidingSweep<Scalar, State>::take_away_beyond() {
   run(pass);
   pass.finish(run_);
   take_away(excess);
+  const Sizes after = sizes();
+  for (std::size_t i = 0; i < after.size(); ++i)
+    if (after[i] && !(*before[i] <= cancels * *after[i] && std::isfinite(*after[i]))) return false;
+  return true;
 }
 
 // -W_hx^T (W_hh^T)^tau g is the gradient of the inputs of a network with -W_hh^tau W_hx in the place of W_hx.

@@ -1,7 +1,9 @@
 // Gradients of a problem with lag windows: one pass forwards, and those backward passes whose sums and
-// differences they are. lag_windows.hpp has the equations.
+// differences they are; sums term by term where a difference leaves nothing accurate. lag_windows.hpp has the
+// equations.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -31,6 +33,7 @@ class SlidingSweep {
 
  private:
   using Options = BackwardPass<Scalar, State>;
+  using Sizes = std::array<std::optional<double>, 4>;  // none where not wanted
 
   void make_room_for_d_o();
   // Of the next pass: the first one computes d_o and the loss, all others read d_o.
@@ -40,7 +43,11 @@ class SlidingSweep {
   Index blocks() const { return (problem_.shape.T + problem_.block - 1) / problem_.block; }
   const State* find_entering();
   const State* flow_out(Index steps);
-  void take_away_beyond();
+  Sizes sizes() const;
+  template <typename Value>
+  double norm(SequenceView<Value> rows, Index n) const;
+  bool negligible_beyond() const;
+  bool take_away_beyond();
   Params<const Scalar> params_beyond();
   void take_away(const Params<Scalar>& excess);
   void differentiate_start();

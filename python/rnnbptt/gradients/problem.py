@@ -11,8 +11,7 @@ from ..engine.dataset import Backflow, Dataset
 from ..engine.losses import CallersLoss, Loss, answer_of
 from ..engine.params import Gradients, Params
 from ..engine.trajectories import outputs
-from ..engine.truncation import Randomized, Sliding, Truncation, backflow
-from .sliding import lag_windows_of_x
+from ..engine.truncation import Randomized, Truncation, backflow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,16 +88,7 @@ class Problem:
         if isinstance(truncate, Randomized):
             cuts = truncate.cuts(dataset.steps, dataset.batch).view(np.uint8)
             return self._gradients(params, threads, cuts=cuts)
-        if not (isinstance(truncate, Sliding) and "x" in dataset.wrt and truncate.tau <= dataset.steps):
-            return self._gradients(params, threads)
-        shape = (dataset.steps, dataset.batch, params.shape[2])
-        d_o = _validate.allocate("d_o", shape, params.dtype)
-        loss, gradients = self._gradients(params, threads, d_o)
-        assert gradients.x is not None
-        if not np.isfinite(gradients.x).all():
-            with np.errstate(all="ignore"):  # not finite in, not finite out, without a warning
-                dataset.time_major(gradients.x)[...] = lag_windows_of_x(params, d_o, truncate.tau)
-        return loss, gradients
+        return self._gradients(params, threads)
 
     def _with_callers_loss(self, params: Params, threads: int) -> tuple[float, Gradients]:
         assert callable(self.loss)
