@@ -23,7 +23,7 @@ from .problem import Array, pose
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, DTypeLike
 
     from ..engine.losses import LossLike
     from ..engine.params import Params
@@ -39,6 +39,7 @@ def jvp(
     d_h0: ArrayLike | None = None,
     d_x: ArrayLike | None = None,
     batch_first: bool = False,
+    dtype: DTypeLike = np.complex128,
 ) -> Array:
     """Push a direction of the parameters forward to the outputs: the Jacobian-vector product.
 
@@ -52,11 +53,13 @@ def jvp(
         Direction, of the shapes of `params`; ``None`` stands for zero.
     h0, d_h0, d_x, batch_first
         As for `rnnbptt.jvp`.
+    dtype : dtype, default complex128
+        Complex numbers to compute with; clongdouble makes an oracle.
 
     Returns
     -------
     ndarray, shape (T, B, q) or (T, q)
-        In float64.
+        In float64, or what `dtype` is made of.
 
     Raises
     ------
@@ -67,7 +70,7 @@ def jvp(
     parts = {"h0": d_h0, "x": d_x} | dict(d_params.items())
     direction = Gradients(**{name: np.asarray(v) for name, v in parts.items() if v is not None})
     velocity = velocity_of("d_params", direction, params, problem)
-    o = moved(problem.cast(np.dtype(np.complex128)), velocity, 1j * COMPLEX_STEP).run()[1]
+    o = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP).run()[1]
     return as_given(o.imag / COMPLEX_STEP, problem.batched, problem.batch_first)
 
 
@@ -85,6 +88,7 @@ def hvp(
     mask: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    dtype: DTypeLike = np.complex128,
 ) -> Gradients:
     """Multiply the Hessian of the loss by a direction.
 
@@ -96,11 +100,13 @@ def hvp(
         Direction; ``None`` stands for zero.
     wrt : collection of str, optional
         Parts of H v to return: every parameter that is present when absent; may name "h0" and "x".
+    dtype : dtype, default complex128
+        Complex numbers to compute with; clongdouble makes an oracle.
 
     Returns
     -------
     Gradients
-        In float64.
+        In float64, or what `dtype` is made of.
 
     Raises
     ------
@@ -112,7 +118,7 @@ def hvp(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
     velocity = velocity_of("v", v, params, problem)
-    analytic = moved(problem.cast(np.dtype(np.complex128)), velocity, 1j * COMPLEX_STEP)
+    analytic = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP)
     hidden, o = analytic.run()
     d_o = analytic.evaluate(o)[1]
     run = (analytic.model, analytic.x, analytic.h0, hidden, d_o)
