@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace rnnbptt {
 namespace {
@@ -23,19 +24,22 @@ double frobenius(Index n, const double* A) {
   return std::sqrt(((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
 }
 
-Growth::Growth(Workspace& workspace, Square form)
-    : form_(form), columns_(workspace.take<double>(form.part())) {}
+Growth::Growth(Workspace& workspace, Square form, double rate)
+    : form_(form), rate_(rate), columns_(workspace.take<double>(form.part())) {}
 
-void Growth::add(const double* power) {
-  const Index n = form_.part();
+void Growth::add(Index n, const double* power) {
+  const Index h = form_.part();
   const double* A = form_.state_part(power);
-  std::fill(columns_, columns_ + n, 0.0);
-  for (Index i = 0; i < n; ++i) {
+  double largest = 0;
+  std::fill(columns_, columns_ + h, 0.0);
+  for (Index i = 0; i < h; ++i) {
     const double* row = A + i * form_.size;
-    row_ = std::max(row_, frobenius(n, row));
-    for (Index j = 0; j < n; ++j) columns_[j] += row[j] * row[j];
+    largest = std::max(largest, frobenius(h, row));
+    for (Index j = 0; j < h; ++j) columns_[j] += row[j] * row[j];
   }
-  column_ = std::max(column_, std::sqrt(*std::max_element(columns_, columns_ + n)));
+  const double own = rate_ > 1 ? std::pow(rate_, static_cast<double>(n)) : 1;
+  row_ = std::max(row_, largest / own);
+  column_ = std::max(column_, std::sqrt(*std::max_element(columns_, columns_ + h)) / own);
 }
 
 const double* balancing_scales(Workspace& workspace, Square form, const double* W) {
@@ -73,15 +77,51 @@ const double* balancing_scales(Workspace& workspace, Square form, const double* 
   return scaled ? scales : nullptr;
 }
 
-double growth_of(Workspace& workspace, Square form, const std::vector<const double*>& powers) {
-  Growth plain(workspace, form);
-  for (const double* power : powers) plain.add(power);
-  if (plain.value() <= largest_growth) return plain.value();
-  const double* scales = balancing_scales(workspace, form, powers.front());
-  if (scales == nullptr) return plain.value();
-  Growth balanced(workspace, form);
-  for (const double* power : powers) balanced.add(scaled(workspace, form, scales, false, power));
-  return std::min(plain.value(), balanced.value());
+double growth_of(Run& run, Workspace& workspace, Square form, const std::vector<const double*>& squares) {
+  const auto growth = [&](double rate, const double* scales) {
+    Growth result(workspace, form, rate);
+    Index n = 1;
+    for (const double* square : squares) {
+      result.add(n, scales == nullptr ? square : scaled(workspace, form, scales, false, square));
+      n *= 2;
+    }
+    return result.value();
+  };
+  const double plain = growth(1, nullptr);
+  if (plain <= largest_growth) return plain;
+  constexpr std::size_t settled = 5;
+  const std::size_t last = std::min(squares.size() - 1, settled);
+  const double rate = exploding_rate(run, workspace, form, squares[last], Index{1} << last);
+  const double* scales = balancing_scales(workspace, form, squares.front());
+  return std::min(growth(rate, nullptr), growth(rate, scales));
+}
+
+double growth_rate(Run& run, Workspace& workspace, Square form, const double* P, int settling,
+                   int measured) {
+  const Index h = form.part();
+  P = form.state_part(P);
+  auto* v = workspace.take<double>(h);
+  auto* next = workspace.take<double>(h);
+  // The start must be orthogonal to no mode: random numbers, the same every time.
+  std::uint32_t state = 1;
+  for (Index i = 0; i < h; ++i)
+    v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
+  double rate = 1, before = frobenius(h, v);
+  for (int step = 0; step < settling + measured; ++step) {
+    multiply_strided<double>(run, workspace, {v, 1, h, h}, {P, h, h, form.size}, nullptr, next);
+    const double after = frobenius(h, next);
+    if (!(after > 0)) return 0;
+    if (step >= settling) rate *= after / before;
+    for (Index i = 0; i < h; ++i) v[i] = next[i] / after;
+    before = 1;
+  }
+  return std::pow(rate, 1.0 / measured);
+}
+
+double exploding_rate(Run& run, Workspace& workspace, Square form, const double* P, Index n) {
+  constexpr int settling = 64, measured = 64;  // what powers grow before they decay must be over
+  const double rate = growth_rate(run, workspace, form, P, settling, measured);
+  return rate > 1 ? std::pow(rate, 1 / static_cast<double>(n)) : 1;
 }
 
 const double* scaled(Workspace& workspace, Square form, const double* scales, bool back, const double* A) {

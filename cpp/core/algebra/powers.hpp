@@ -18,12 +18,15 @@ struct Power {
   Index n = 1;
   const double* matrix = nullptr;  // W^n, (h, h)
   const double* low = nullptr;     // what rounding took off it where it is exact, else null
+  double growth = 0;               // of the powers up to this one (growth.hpp)
 };
 
 // The powers on the way from W to W^n: after W^k comes W^2k, or W^(k+1) where a binary digit of n is left to
 // be added.
 struct PowerChain {
   std::vector<Power> powers;
+  // How much they grow, and where they end before the power that was asked for, the next one too.
+  double growth = 0;
   // Whether the last power forgets errors as fast as they come and nothing cancelled on the way: then float32
   // models may have it, and the states between its applications, in float32. False for exact powers.
   bool forgetting = false;

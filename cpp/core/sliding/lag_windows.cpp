@@ -104,7 +104,7 @@ bool LagWindows::powers_grow() {
   if (!powers_grow_) {
     std::vector<const double*> powers;
     for (int k = 0; k < digits_of(tau_); ++k) powers.push_back((*squares_)[k]);
-    powers_grow_ = !(growth_of(workspace_, {h_}, powers) <= largest_growth);
+    powers_grow_ = !(growth_of(run_, workspace_, {h_}, powers) <= largest_growth);
   }
   return *powers_grow_;
 }
