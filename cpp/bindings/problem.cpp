@@ -191,6 +191,7 @@ class BoundProblem {
     result["windows"] = used_.windows;
     result["window"] = used_.schedule.window;
     result["L_wanted"] = schedule_.L;
+    result["growth"] = used_.growth;
     result["splits"] = used_.schedule.splits;
     result["piece"] = used_.schedule.piece;
     result["keep_all_states"] = used_.schedule.keep_all_states;

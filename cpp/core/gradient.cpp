@@ -16,6 +16,7 @@ namespace {
 struct Plan {
   PowerChain power_chain;
   Schedule schedule;
+  double growth = 0;
 
   // Whether the chain of states is to be carried in float64.
   bool wide() const { return power_chain.powers.size() > 1 && !power_chain.forgetting; }
@@ -39,6 +40,7 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   const auto build_to = [&](Index L) {
     result.power_chain =
         build_powers(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
+    result.growth = std::max(result.growth, result.power_chain.growth);
     return result.power_chain.powers.back().n;
   };
   for (Index reached = build_to(schedule.L); reached < result.schedule.L;) {
@@ -109,7 +111,7 @@ double gradient(Run& run, Workspace& workspace, const Params<const Scalar>& para
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.power_chain.powers,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
-    found = {chosen.schedule, coarsening.model().L, sweep.windows().count()};
+    found = {chosen.schedule, coarsening.model().L, sweep.windows().count(), chosen.growth};
     if (!lag_windows) return sweep.differentiate();
     return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.power_chain.powers,
                                        *lag_windows, sweep)

@@ -11,7 +11,7 @@ namespace {
 constexpr double harmless_growth = 4;
 // The most that powers up to W^n may grow where none of them forgets errors.
 double growth_kept(Index n) {
-  return std::max(harmless_growth, static_cast<double>(n * n) / 16);
+  return std::max(harmless_growth, static_cast<double>(n * n) / 4);
 }
 // The largest Frobenius norm of a power: no power of a stable model that may grow by so little has it, and an
 // exploding one of this size still multiplies exactly.
