@@ -39,7 +39,8 @@ def real_poles(rng: np.random.Generator) -> Matrix:
 
 def jordan(rng: np.random.Generator) -> Matrix:
     h = int(rng.integers(2, 17))
-    return rng.choice([-1, 1]) * rng.uniform(0.3, 0.97) * np.eye(h) + rng.choice([1.0, 0.5]) * np.eye(h, k=1)
+    eigenvalue = float(rng.choice([-1, 1]) * rng.uniform(0.3, 0.97))
+    return eigenvalue * np.eye(h) + float(rng.choice([1.0, 0.5])) * np.eye(h, k=1)
 
 
 def rotated_jordan(rng: np.random.Generator) -> Matrix:
@@ -53,8 +54,9 @@ def graded(rng: np.random.Generator) -> Matrix:
     h = int(rng.integers(2, 33))
     A = rng.standard_normal((h, h))
     A *= rng.uniform(0.3, 0.97) / np.abs(np.linalg.eigvals(A)).max()
-    scales = 10 ** rng.permutation(np.linspace(-3, 3, h))
-    return scales[:, None] * A / scales
+    scales: Matrix = 10 ** rng.permutation(np.linspace(-3, 3, h))
+    D_A: Matrix = scales[:, np.newaxis] * A
+    return D_A / scales
 
 
 def rank_one(rng: np.random.Generator) -> Matrix:

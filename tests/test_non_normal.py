@@ -68,11 +68,9 @@ class Contract:
         own = max(relative_error(self.by_steps(case)[name], self.exact(case)[name]) for case in cases)
         moved = (self.exact(nudged(self.case, seed))[name] for seed in range(NUDGES))
         sensitive = any(relative_error(m, self.expected[name]) > self.bound for m in moved)
-        return (
-            max(self.bound, sequential_bound(self.dtype, own))
-            if sensitive or own > self.bound
-            else self.bound
-        )
+        if not sensitive and own <= self.bound:
+            return self.bound
+        return max(self.bound, sequential_bound(self.dtype, own))
 
     def hold(self, actual: Parts, what: object) -> None:
         for name, expected in self.expected.items():
