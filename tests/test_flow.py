@@ -155,8 +155,7 @@ def test_long_sequences(radius: float) -> None:
     case = build(np.random.default_rng(1), np.float64, (20_000, 1, 2, 12, 2), radius=radius)
     expected = side_by_side(case.engine()[1])
     terms = terms_of(case.params, case.x, case.y, 300, h0=case.options["h0"])
-    assert terms.problem.plain
-    assert terms.problem.recurrence.forward.raw
+    assert terms.problem.raw
     assert relative_error(summed(terms), expected) <= SUMS
 
 

@@ -271,6 +271,27 @@ def test_a_last_state_beyond_the_range_spoils_no_other_gradient(
 
 
 @pytest.mark.parametrize("dtype", SCALARS)
+@pytest.mark.parametrize("method", ["recursion", "closed_form", "forward_mode"])
+def test_the_reference_drops_last_states_too(method: Any, dtype: Scalar) -> None:
+    # s = 1, infinity in the first sequence, which ends there: dW_hh = 2 g_2 h_1 + g_1 h_0 of both.
+    p = Params(*(np.array([[value]], dtype) for value in (16, 2, 1)))
+    x = np.zeros((4, 2, 1), dtype)
+    x[1, 0] = np.finfo(dtype).max / 4
+    d_o, h0 = np.ones((4, 2, 1), dtype), np.ones((2, 1), dtype)
+    for truncate in (None, Sliding(9), Chunked(9)):
+        if truncate is not None and method != "recursion":
+            continue
+        given: dict[str, Any] = {"lengths": [2, 4], "wrt": ["W_hh", "h0", "x"], "truncate": truncate}
+        expected = rnnbptt.reference.vjp(p, x, d_o, h0, method=method, **given)
+        alone = [
+            rnnbptt.reference.vjp(p, x[:n, b], d_o[:n, b], h0[b], method=method, wrt=["W_hh"])
+            for b, n in ((0, 2), (1, 4))
+        ]
+        assert expected.W_hh == sum(g.W_hh for g in alone if g.W_hh is not None)
+        assert_identical(rnnbptt.vjp(p, x, d_o, h0, **given), expected)
+
+
+@pytest.mark.parametrize("dtype", SCALARS)
 @pytest.mark.parametrize("growth", [1.2, 4.0])
 @pytest.mark.parametrize("lengths", [(38,), (38, 38), (17, 38), (38, 30, 17)])
 def test_steps_behind_the_end_may_leave_the_range(

@@ -1,4 +1,5 @@
 // _core.linear_scan, _core.matrix_powers, _core.scaled_powers, _core.scaled_scan, _core.product,
+// _core.multiply_entries, _core.scan_entries, _core.correlate_entries,
 // _core.correlate, _core.log2_state_norms, _core.outer_sum, _core.inner_products, _core.gram_products:
 // results go to arrays that Python has allocated; _core.row_sizes; and _core.panel_product_rate, the
 // machine's limit for benchmarks.
@@ -10,6 +11,7 @@
 #include "core/algebra/rate.hpp"
 #include "core/recurrence.hpp"
 #include "core/reports/correlation.hpp"
+#include "core/reports/entries.hpp"
 #include "core/reports/lag_sums.hpp"
 #include "core/reports/row_sizes.hpp"
 #include "core/reports/scaled_powers.hpp"
@@ -85,6 +87,47 @@ void bound_scaled_scan(const std::tuple<Index, Index, Index>& sizes, const py::o
       output<std::int64_t>(s_exponents, "s_exponents", (steps + 1) * B)};
   in_workspace(1, [&, steps = steps, B = B, h = h](Run& run, Workspace& workspace) {
     scaled_scan(run, workspace, steps, B, h, matrix, exponent, entering, states, zero, reverse);
+  });
+}
+
+using Numbers = std::tuple<py::object, py::object>;  // mantissas and exponents
+
+GivenEntries given(const Numbers& numbers, const char* name, Index size) {
+  return {input<double>(std::get<0>(numbers), name, size),
+          input<std::int64_t>(std::get<1>(numbers), name, size)};
+}
+
+WrittenEntries written(const Numbers& numbers, const char* name, Index size) {
+  return {output<double>(std::get<0>(numbers), name, size),
+          output<std::int64_t>(std::get<1>(numbers), name, size)};
+}
+
+void bound_multiply_entries(const std::tuple<Index, Index, Index>& sizes, const Numbers& A, const Numbers& B,
+                            const Numbers& C, std::int64_t zero, int threads) {
+  const auto [m, k, n] = sizes;
+  const GivenEntries left = given(A, "A", m * k), right = given(B, "B", k * n);
+  const WrittenEntries to = written(C, "C", m * n);
+  without_gil(threads,
+              [&, m = m, k = k, n = n](Run& run) { multiply_entries(run, m, k, n, left, right, to, zero); });
+}
+
+void bound_scan_entries(const std::tuple<Index, Index, Index>& sizes, const Numbers& M, const Numbers& v,
+                        const Numbers& s, std::int64_t zero, bool reverse) {
+  const auto [steps, B, h] = sizes;
+  const GivenEntries matrix = given(M, "M", h * h), entering = given(v, "v", steps * B * h);
+  const WrittenEntries states = written(s, "s", (steps + 1) * B * h);
+  without_gil(1, [&, steps = steps, B = B, h = h](Run& run) {
+    scan_entries(run, steps, B, h, matrix, entering, states, zero, reverse);
+  });
+}
+
+void bound_correlate_entries(const std::tuple<Index, Index, Index, Index, Index>& sizes, const Numbers& a,
+                             const Numbers& b, const Numbers& R, std::int64_t zero, int threads) {
+  const auto [T, B, q, m, count] = sizes;
+  const GivenEntries left = given(a, "a", T * B * q), right = given(b, "b", T * B * m);
+  const WrittenEntries to = written(R, "R", count * q * m);
+  without_gil(threads, [&, T = T, B = B, q = q, m = m, count = count](Run& run) {
+    correlate_entries(run, T, B, q, m, count, left, right, to, zero);
   });
 }
 
@@ -198,6 +241,12 @@ void register_trajectories(py::module_& module) {
   module.def("scaled_scan", &bound_scaled_scan, py::arg("shape"), py::arg("M"), py::arg("exponent"),
              py::arg("v"), py::arg("v_exponents"), py::arg("s"), py::arg("s_exponents"), py::arg("zero"),
              py::arg("reverse"));
+  module.def("multiply_entries", &bound_multiply_entries, py::arg("shape"), py::arg("A"), py::arg("B"),
+             py::arg("C"), py::arg("zero"), py::arg("threads"));
+  module.def("scan_entries", &bound_scan_entries, py::arg("shape"), py::arg("M"), py::arg("v"), py::arg("s"),
+             py::arg("zero"), py::arg("reverse"));
+  module.def("correlate_entries", &bound_correlate_entries, py::arg("shape"), py::arg("a"), py::arg("b"),
+             py::arg("R"), py::arg("zero"), py::arg("threads"));
   module.def("product", &bound_product, py::arg("shape"), py::arg("A"), py::arg("B"), py::arg("C"),
              py::arg("threads"));
   module.def("correlate", &bound_correlate, py::arg("shape"), py::arg("a"), py::arg("b"), py::arg("R"),

@@ -345,8 +345,28 @@ double residual(Index n, Scalar* o, const Scalar* y, Scalar scale) {
 }
 
 template <typename Scalar>
+bool finite(Index n, const Scalar* x) {
+  constexpr int width = vector_width<Scalar>, vectors = 4;  // none waits for another
+  using Vector = typename VectorOf<Scalar, width>::type;
+  Vector rest[vectors] = {};  // of x - x: zero, or not a number
+  Index i = 0;
+  for (; i + vectors * width <= n; i += vectors * width)
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; ++k) {
+      const Vector v = load<Vector>(x + i + k * width);
+      rest[k] += v - v;
+    }
+  rest[0] = (rest[0] + rest[1]) + (rest[2] + rest[3]);
+  Scalar sum = 0;
+  for (int v = 0; v < width; ++v) sum += rest[0][v];
+  for (; i < n; ++i) sum += x[i] - x[i];
+  return sum == 0;
+}
+
+template <typename Scalar>
 constexpr Functions<Scalar> functions() {
-  return {vector_width<Scalar> * panel_vectors, product<Scalar>, scan<Scalar>, residual<Scalar>};
+  return {vector_width<Scalar> * panel_vectors, product<Scalar>, scan<Scalar>, residual<Scalar>,
+          finite<Scalar>};
 }
 
 }  // namespace

@@ -60,6 +60,8 @@ struct Functions {
   void (*scan)(const Scan<Scalar>&);
   // o <- scale * (o - y); returns the sum of (o - y)^2.
   double (*residual)(Index n, Scalar* o, const Scalar* y, Scalar scale);
+  // Whether all of n numbers are finite.
+  bool (*finite)(Index n, const Scalar* x);
 };
 
 // Fourier transforms of n complex numbers, n a power of two, of several sequences side by side, in place:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 _Array: TypeAlias = NDArray[Any]
 _Arrays: TypeAlias = tuple[_Array | None, ...]
 _Shape: TypeAlias = tuple[int, int, int, int, int]
+_Numbers: TypeAlias = tuple[_Array, NDArray[np.int64]]
 _Terms: TypeAlias = tuple[bool, bool, bool, bool]
 
 __version__: str
@@ -107,6 +108,20 @@ def scaled_scan(
     s_exponents: NDArray[np.int64],
     zero: int,
     reverse: bool,
+) -> None: ...
+def multiply_entries(
+    shape: tuple[int, int, int], A: _Numbers, B: _Numbers, C: _Numbers, zero: int, threads: int
+) -> None: ...
+def scan_entries(
+    shape: tuple[int, int, int], M: _Numbers, v: _Numbers, s: _Numbers, zero: int, reverse: bool
+) -> None: ...
+def correlate_entries(
+    shape: tuple[int, int, int, int, int],
+    a: _Numbers,
+    b: _Numbers,
+    R: _Numbers,
+    zero: int,
+    threads: int,
 ) -> None: ...
 def product(shape: tuple[int, int, int], A: _Array, B: _Array, C: _Array, threads: int) -> None: ...
 def correlate(

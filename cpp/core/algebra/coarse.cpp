@@ -116,6 +116,10 @@ void Coarsening<Scalar, Real>::build_lifted(Run& run, const Params<const Scalar>
   lift_ = lift<Real>(run, workspace_, {h, model_.parts > 1}, inputs, q, std::move(lifted), B_columns,
                      copy_as<Real>(workspace_, params.W_qh, q * h));
   const Index L = lift_.steps;
+  for (Index i = 0; i < inputs * h; ++i)
+    model_.square_Ctrl += static_cast<double>(B_columns[i]) * static_cast<double>(B_columns[i]);
+  for (Index i = 0; i < q * h; ++i)
+    model_.square_Obs += static_cast<double>(params.W_qh[i]) * static_cast<double>(params.W_qh[i]);
   model_.L = L;
   model_.lifted = true;
   model_.inputs = L * d;
@@ -233,6 +237,24 @@ void Coarsening<Scalar, Real>::to_parameter_gradients(Run& run, const CoarseGrad
   store(q, sums.bias_o, gradients.b_q);
   store(q * d, sums.Direct, gradients.W_qx);
   store_transposed(d, h, sums.Ctrl_T, gradients.W_hx);
+}
+
+template <typename Scalar, typename Real>
+Index Coarsening<Scalar, Real>::telling_sums() const {
+  const Index direct = model_.outputs * model_.inputs;  // of a plain model a gradient as they are
+  return model_.h * (model_.h + model_.inputs + model_.outputs) + (model_.lifted ? 0 : direct);
+}
+
+template <typename Scalar, typename Real>
+bool Coarsening<Scalar, Real>::finite(const Params<Scalar>& gradients) const {
+  const Index d = shape_.d, h = shape_.h, q = shape_.q;
+  const auto fine = [](const Scalar* gradient, Index n) {
+    return gradient == nullptr || all_finite(n, gradient);
+  };
+  // Biases are summed in float64 and may leave float32 in the end.
+  if (!fine(gradients.b_h, h) || !fine(gradients.b_q, q)) return false;
+  return !model_.lifted || (fine(gradients.W_hx, h * d) && fine(gradients.W_hh, h * h) &&
+                            fine(gradients.W_qh, q * h) && fine(gradients.W_qx, q * d));
 }
 
 template <typename Scalar, typename Real>

@@ -45,6 +45,7 @@ struct CoarseModel {
   std::vector<Band<Scalar>> Direct;  // likewise
   const Scalar* bias_s = nullptr;
   const Scalar* bias_o = nullptr;
+  double square_Ctrl = 0, square_Obs = 0;  // of a lift, ||[W_hx b_h]||^2 and ||W_qh||^2
 
   // Where output m of step k stands in a row; m counts those of all parts.
   Index output(Index k, Index m) const {
@@ -84,6 +85,13 @@ class Coarsening {
 
   // Turns sums over all rows into gradients of the parameters.
   void to_parameter_gradients(Run& run, const CoarseGradients<Scalar>& sums, const Params<Scalar>& gradients);
+
+  // The first sums, not all of which are finite unless rows of inputs, states and both their gradients are:
+  // each of these takes part in them.
+  Index telling_sums() const;
+
+  // Whether gradients are finite, if those sums are.
+  bool finite(const Params<Scalar>& gradients) const;
 
  private:
   void build_plain(const Params<const Scalar>& params, bool input_gradient)

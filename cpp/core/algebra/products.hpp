@@ -20,6 +20,11 @@ struct Packed {
 template <typename Scalar, typename Source>
 Packed<Scalar> pack(Workspace& workspace, MatrixView<const Source> B);
 
+template <typename Scalar>
+bool all_finite(Index n, const Scalar* x) {
+  return kernels::table().of<Scalar>().finite(n, x);
+}
+
 // C = init + A B for `rows` rows with contiguous entries; init may be null rows, C itself, or one row
 // repeated.
 template <typename Scalar>

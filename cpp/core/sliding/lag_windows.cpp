@@ -11,6 +11,8 @@ namespace {
 
 // Norm of a power up to which all powers after it together weigh less than those before it.
 constexpr double forgets = 0.5;
+// Largest ratio of what is taken away to what is left: the difference costs about as many roundings.
+constexpr double cancels = 32;
 // Ratio up to which whole sequences are taken: finding what enters blocks would cost more time than it is
 // worth.
 constexpr double cancels_little = 8;
@@ -42,8 +44,14 @@ LagWindows::LagWindows(Run& run, Workspace& workspace, const Params<const Scalar
 
 void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, bool exact) {
   squares_.emplace(run_, workspace_, h_, squares, 0);
-  beyond_ = tau_ < steps && !negligible();
-  if (!beyond_ || powers_grow()) return;
+  beyond_ = tau_ < steps;
+  if (!beyond_) return;
+  if (const std::optional<double> bound = negligible()) {
+    lost_ = *bound;
+    beyond_ = false;
+    return;
+  }
+  if (powers_grow()) return;
   lost_ = norm_of(tau_);
   if (lost_ <= forgets || !std::isfinite(lost_)) return;
   measure(steps);
@@ -77,34 +85,29 @@ void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, 
   (*squares_)[digits_of(tau_) - 1];
 }
 
-// Bounds ||W_hh^tau|| by norms of squares, up to the first square that decides. A square may be off by what
-// its factors are off, times their norms, and by its own rounding: where powers grow and decay again by
-// cancelling, that is all there is of it.
-bool LagWindows::negligible() {
+// A bound of ||W_hh^tau|| by norms of squares, up to the first square by which it is negligible, if it is. A
+// square may be off by what its factors are off, times their norms, and by its own rounding: where powers
+// grow and decay again by cancelling, that may be all there is of it.
+std::optional<double> LagWindows::negligible() {
   const double rounding = static_cast<double>(h_) * 0x1p-53;
-  double lower = 0;  // log2 of a bound of W_hh to the lower digits of tau
+  double bound = 0;  // log2, of W_hh to the lower digits of tau
   double norm = 0, error = 0;
-  sum_bound_ = 1;
   for (int k = 0; k < digits_of(tau_); ++k) {
-    if (k > 0) error = norm * (2 * error + rounding * norm) + error * error;
+    if (k > 0) error = error * (2 * norm + error) + rounding * norm * norm;
     norm = frobenius(h_ * h_, (*squares_)[k]);
-    const double most = norm + error;
-    bound_ = lower + static_cast<double>(tau_ >> k) * std::log2(most);
-    if (bound_ < negligible_norm) {
-      sum_bound_ /= 1 - most;  // the norm of a power that vanishes is below one
-      return true;
-    }
-    if ((tau_ >> k & 1) != 0) lower += std::log2(most);
-    sum_bound_ *= 1 + most;
+    const double size = std::log2(norm + error);
+    const double whole = bound + static_cast<double>(tau_ >> k) * size;
+    if (whole < negligible_norm) return std::exp2(whole);
+    if ((tau_ >> k & 1) != 0) bound += size;
   }
-  return false;
+  return std::nullopt;
 }
 
 bool LagWindows::powers_grow() {
   if (!powers_grow_) {
-    std::vector<const double*> powers;
-    for (int k = 0; k < digits_of(tau_); ++k) powers.push_back((*squares_)[k]);
-    powers_grow_ = !(growth_of(run_, workspace_, {h_}, powers) <= largest_growth);
+    std::vector<const double*> squares;
+    for (int k = 0; k < digits_of(tau_); ++k) squares.push_back(square(k));
+    powers_grow_ = !(growth_of(run_, workspace_, {h_}, squares) <= largest_growth);
   }
   return *powers_grow_;
 }

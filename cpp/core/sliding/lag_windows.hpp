@@ -12,12 +12,10 @@
 // d_o of tau steps later. M_b is a sum of gradients by the first states of blocks alone, without a
 // difference.
 //
-// Where powers grow before they decay, what W_hh^tau rounds is stretched like that, and where what lies
-// behind a window is large beside what lies within, the difference cancels for all that norms of powers say.
-// Then the sums are taken term by term (window_sums.hpp).
+// Where powers grow before they decay, what W_hh^tau rounds is stretched like them: no power may be
+// multiplied by, and lag windows are summed up (window_sums.hpp).
 #pragma once
 
-#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -26,11 +24,8 @@
 
 namespace rnnbptt {
 
-// Largest ratio of what is taken away to what is left: the difference costs about as many roundings.
-constexpr double cancels = 32;
-
 // How the gradients of a problem with lag windows are taken: in which blocks, and by which powers of W_hh.
-// Decided by norms of powers alone.
+// Decided by norms of powers, never by data.
 class LagWindows {
  public:
   // For chunks of L steps, and powers of W_hh that are known, if any.
@@ -43,15 +38,18 @@ class LagWindows {
   // Steps of a block, a multiple of L or a power of two; 0 for whole sequences.
   Index block() const { return block_; }
 
-  // Whether W_hh^tau is anything but negligible: else there is nothing to take away.
+  // Whether W_hh^tau is anything but negligible: else nothing is taken away.
   bool beyond() const { return beyond_; }
 
-  // Bounds ||W_hh^tau||_2, and sum_{i>=0} ||W_hh^i||_2, where W_hh^tau is negligible.
-  double bound() const { return std::exp2(bound_); }
-  double sum_bound() const { return sum_bound_; }
+  // ||W_hh^tau||, some tenths too small; or where that is negligible a bound of it; 0 where no loss looks
+  // back at so many states.
+  double lost() const { return lost_; }
 
   // Whether powers up to W_hh^tau grow too much to be multiplied by (core/algebra/growth.hpp).
   bool powers_grow();
+
+  // W_hh^(2^k).
+  const double* square(int k) { return (*squares_)[k]; }
 
   // A lag window from the first step of a block on holds so many blocks, and the first steps of the next.
   Index blocks_ahead() const { return block_ < tau_ ? tau_ / block_ : 0; }
@@ -66,9 +64,6 @@ class LagWindows {
   // A <- A W_hh^tau, or A (W_hh^T)^tau, for some rows of h numbers.
   void carry_over(Index rows, double* A, bool transposed);
 
-  // A <- A W_hh^n.
-  void carry_on(Index n, Index rows, double* A) { apply(n, rows, A, false); }
-
  private:
   struct Node {
     Index n;
@@ -77,7 +72,7 @@ class LagWindows {
 
   // `exact` asks for powers right to the last bit where it counts.
   void choose_block(Index steps, Index L, std::vector<Power> squares, bool exact);
-  bool negligible();
+  std::optional<double> negligible();
   double norm_of(Index n);
   void apply(Index n, Index rows, double* A, bool transposed);
   void measure(Index steps);
@@ -89,9 +84,7 @@ class LagWindows {
   const Index h_, tau_;
   std::optional<Squarings> squares_;
   std::vector<Node> nodes_;
-  double lost_ = 0;   // ||W_hh^tau||
-  double bound_ = 0;  // log2
-  double sum_bound_ = 1;
+  double lost_ = 0;
   Index block_ = 0;
   bool beyond_ = true;
   std::optional<bool> powers_grow_;

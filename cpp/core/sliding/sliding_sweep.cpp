@@ -9,40 +9,50 @@
 namespace rnnbptt {
 namespace {
 
-// What is left out beside what is not.
-constexpr double negligible = 0x1p-58;
+// How much larger than a gradient what it is made of, or what is taken away from it, may be: the difference
+// then costs about as many roundings.
+constexpr double cancels = 32;
 
-template <typename Value>
-double squares(Index n, const Value* v) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i) sum += static_cast<double>(v[i]) * static_cast<double>(v[i]);
-  return sum;
-}
+// Whether a sum of squares is far above what squares may have lost below the range.
+bool certain(double squares) { return squares > 1e-280; }
 
-template <typename Value>
-double norm_of(Index n, const Value* v) {
-  return std::sqrt(squares(n, v));
+template <typename Scalar>
+double norm(const Scalar* A, Index n) {
+  double largest = 0, sum = 0;
+  for (Index i = 0; i < n; ++i) largest = std::max(largest, std::abs(static_cast<double>(A[i])));
+  if (largest == 0) return 0;
+  for (Index i = 0; i < n; ++i) {
+    const double part = static_cast<double>(A[i]) / largest;
+    sum += part * part;
+  }
+  return largest * std::sqrt(sum);
 }
 
 }  // namespace
 
 template <typename Scalar, typename State>
-std::optional<double> SlidingSweep<Scalar, State>::differentiate() {
+Differentiated SlidingSweep<Scalar, State>::differentiate() {
   sweep_.forward();
   make_room_for_d_o();
   const State* entering = problem_.block > 0 ? find_entering() : nullptr;
+  const bool differs = lag_windows_.tau() < problem_.longest();  // from the whole gradient
   Options main = options();
   main.entering = entering;
+  if (differs) main.amounts = no_amounts();
   RunningPass<Scalar, State> pass = sweep_.start(gradients_.params, main);
-  if (!run(pass)) return std::nullopt;
-  pass.finish(run_);
-  if (lag_windows_.tau() < problem_.longest() &&
-      !(lag_windows_.beyond() ? take_away_beyond() : negligible_beyond()))
-    window_sums<Scalar>(run_, workspace_, params_, problem_, gradients_,
-                        {d_o_.data, d_o_.step, d_o_.sequence}, lag_windows_);
-  if (gradients_.h0 != nullptr) differentiate_start();
+  run(pass);
+  bool finite = pass.finish(run_);
+  if (differs) whole_ = total(main.amounts);
+  const bool powers_grow = lag_windows_.beyond() && lag_windows_.powers_grow();
+  if (lag_windows_.beyond() && !powers_grow) finite = take_away_beyond() && finite;
+  if (gradients_.h0 != nullptr) finite = differentiate_start() && finite;
+  finite = sweep_.clear_behind_ends() && finite;
+  const bool stepwise = schedule_.L == 1 && schedule_.piece == 0;
+  if (!differs || (!finite && !stepwise) || (finite && !powers_grow && accurate())) return {*loss_, finite};
+  const SequenceView<const Scalar> d_o{d_o_.data, d_o_.step, d_o_.sequence};
+  window_sums(run_, workspace_, params_, problem_, d_o, lag_windows_, gradients_);
   sweep_.clear_behind_ends();
-  return loss_;
+  return {*loss_, true};
 }
 
 // d_o is zero for tau steps behind the end of each sequence.
@@ -64,12 +74,10 @@ BackwardPass<Scalar, State> SlidingSweep<Scalar, State>::options() const {
   return result;
 }
 
-// Returns false where Sweep::backward() returns nothing.
 template <typename Scalar, typename State>
-bool SlidingSweep<Scalar, State>::run(RunningPass<Scalar, State>& pass) {
-  const std::optional<double> loss = sweep_.backward(pass);
+void SlidingSweep<Scalar, State>::run(RunningPass<Scalar, State>& pass) {
+  const double loss = sweep_.backward(pass);
   if (!loss_) loss_ = loss;
-  return loss.has_value();
 }
 
 // --- what enters at the cuts between blocks, W_hh^T M_b
@@ -115,53 +123,9 @@ const State* SlidingSweep<Scalar, State>::flow_out(Index steps) {
 
 // --- what lies beyond the lag windows, (W_hh^T)^tau g_{t+tau}
 
-// Norms of the gradients of W_hx, W_hh, b_h and the inputs, those that lag windows cut.
-template <typename Scalar, typename State>
-typename SlidingSweep<Scalar, State>::Sizes SlidingSweep<Scalar, State>::sizes() const {
-  const Shape& s = problem_.shape;
-  const Params<Scalar>& p = gradients_.params;
-  Sizes result;
-  if (p.W_hx != nullptr) result[0] = norm_of(s.h * s.d, p.W_hx);
-  if (p.W_hh != nullptr) result[1] = norm_of(s.h * s.h, p.W_hh);
-  if (p.b_h != nullptr) result[2] = norm_of(s.h, p.b_h);
-  if (gradients_.x) result[3] = norm(gradients_.x, s.d);
-  return result;
-}
-
-// Over the steps that count.
-template <typename Scalar, typename State>
-template <typename Value>
-double SlidingSweep<Scalar, State>::norm(SequenceView<Value> rows, Index n) const {
-  double sum = 0;
-  for (Index b = 0; b < problem_.shape.B; ++b)
-    for (Index t = 0; t < problem_.length(b); ++t) sum += squares(n, rows.at(t, b));
-  return std::sqrt(sum);
-}
-
-// Whether nothing that lies behind a lag window reaches a gradient, for the data that there are.
-template <typename Scalar, typename State>
-bool SlidingSweep<Scalar, State>::negligible_beyond() const {
-  const Shape& s = problem_.shape;
-  const double memory = lag_windows_.sum_bound(), steps = std::sqrt(static_cast<double>(s.T * s.B));
-  const double W_hx = norm_of(s.h * s.d, params_.W_hx);
-  const double b_h = params_.b_h != nullptr ? norm_of(s.h, params_.b_h) : 0;
-  const double h0 = problem_.h0 != nullptr ? norm_of(s.B * s.h, problem_.h0) : 0;
-  const double x = norm(problem_.x, s.d);
-  const double states = memory * (W_hx * x + b_h * steps + h0);
-  const double dropped = lag_windows_.bound() * memory * norm_of(s.q * s.h, params_.W_qh) * norm(d_o_, s.q);
-  const Sizes sizes = this->sizes();
-  const double factors[] = {x, states, steps, W_hx};
-  for (std::size_t i = 0; i < sizes.size(); ++i)
-    if (sizes[i] && !(dropped * factors[i] <= negligible * *sizes[i] && std::isfinite(*sizes[i])))
-      return false;
-  return true;
-}
-
-// The same states once more, for d_o of tau steps later. Returns false where that leaves nothing accurate.
+// The same states once more, for d_o of tau steps later.
 template <typename Scalar, typename State>
 bool SlidingSweep<Scalar, State>::take_away_beyond() {
-  if (lag_windows_.powers_grow()) return false;
-  const Sizes before = sizes();
   const Shape& s = problem_.shape;
   const Params<Scalar>& to = gradients_.params;
   const auto like = [&](const Scalar* wanted, Index size) {
@@ -174,6 +138,7 @@ bool SlidingSweep<Scalar, State>::take_away_beyond() {
   if (!excess.W_hx && !excess.W_hh && !excess.b_h && !gradients_.x) return true;
   Options later = options();
   later.shift = lag_windows_.tau();
+  later.amounts = no_amounts();
   std::optional<Coarsening<Scalar, State>> beyond;
   if (gradients_.x) {
     beyond.emplace(run_, workspace_, s, params_beyond(), powers_, true, false);
@@ -181,12 +146,10 @@ bool SlidingSweep<Scalar, State>::take_away_beyond() {
   }
   RunningPass<Scalar, State> pass = sweep_.start(excess, later);
   run(pass);
-  pass.finish(run_);
+  const bool finite = pass.finish(run_);
+  beyond_ = total(later.amounts);
   take_away(excess);
-  const Sizes after = sizes();
-  for (std::size_t i = 0; i < after.size(); ++i)
-    if (after[i] && !(*before[i] <= cancels * *after[i] && std::isfinite(*after[i]))) return false;
-  return true;
+  return finite;
 }
 
 // -W_hx^T (W_hh^T)^tau g is the gradient of the inputs of a network with -W_hh^tau W_hx in the place of W_hx.
@@ -223,19 +186,22 @@ void SlidingSweep<Scalar, State>::take_away(const Params<Scalar>& excess) {
         rows[taken * s.h + i] = static_cast<double>(columns.excess[i * columns.count + j]);
   lag_windows_.carry_over(taken, rows, false);
   taken = 0;
-  for (const Columns& columns : all)
-    for (Index j = 0; j < columns.count && columns.gradient != nullptr; ++j, ++taken)
+  for (std::size_t n = 0; n < 3; ++n) {
+    const Columns& columns = all[n];
+    if (columns.gradient == nullptr) continue;
+    taken_[n] = frobenius(columns.count * s.h, rows + taken * s.h);
+    for (Index j = 0; j < columns.count; ++j, ++taken)
       for (Index i = 0; i < s.h; ++i) {
         Scalar& g = columns.gradient[i * columns.count + j];
         g = static_cast<Scalar>(static_cast<double>(g) - rows[taken * s.h + i]);
       }
+  }
 }
 
 // --- d_h0 = sum_{i=1}^{tau-1} (W_hh^T)^i e_i: the losses of the first tau - 1 steps, not cut at blocks
 
 template <typename Scalar, typename State>
-void SlidingSweep<Scalar, State>::differentiate_start() {
-  const Index states = problem_.shape.B * problem_.shape.h;
+bool SlidingSweep<Scalar, State>::differentiate_start() {
   Options start = options();
   start.ignore_cuts = true;
   start.accumulate = false;
@@ -243,8 +209,56 @@ void SlidingSweep<Scalar, State>::differentiate_start() {
   start.kept = lag_windows_.tau() - 1;
   RunningPass<Scalar, State> pass = sweep_.start({}, start);
   run(pass);
-  std::transform(pass.carry, pass.carry + states, gradients_.h0,
-                 [](State v) { return static_cast<Scalar>(v); });
+  return sweep_.store_start(pass);
+}
+
+// --- whether what was taken away, or left out, is small enough beside what is left
+
+template <typename Scalar, typename State>
+Amounts* SlidingSweep<Scalar, State>::no_amounts() {
+  auto* amounts = workspace_.take<Amounts>(schedule_.splits);
+  std::fill(amounts, amounts + schedule_.splits, Amounts{});
+  return amounts;
+}
+
+template <typename Scalar, typename State>
+Amounts SlidingSweep<Scalar, State>::total(const Amounts* amounts) const {
+  Amounts sum;
+  for (Index split = 0; split < schedule_.splits; ++split) sum.add(amounts[split]);
+  return sum;
+}
+
+// Norms of powers say how much a difference cancels where rows are of about one size. What lies outside the
+// lag windows may be larger by any factor: so a gradient is compared with the sizes of all that it is made
+// of, and with what was taken away, and with what was not because the power is negligible.
+template <typename Scalar, typename State>
+bool SlidingSweep<Scalar, State>::accurate() const {
+  const Shape& s = problem_.shape;
+  const Params<Scalar>& to = gradients_.params;
+  const double lost = lag_windows_.lost();
+  // `products` are the sums over rows of |g|^2 |z|^2, `z` that of |z|^2.
+  const auto fine = [&](double result, double z, double products, double later, double taken) {
+    if (result == 0 && (products == 0 || z == 0)) return true;
+    if (!lag_windows_.beyond())
+      return certain(whole_.g) && certain(z) &&
+             lost * std::sqrt(whole_.g) * std::sqrt(z) <= std::numeric_limits<Scalar>::epsilon() * result;
+    return certain(products) && std::sqrt(products) + lost * std::sqrt(later) + taken <= cancels * result;
+  };
+  const double steps = static_cast<double>(s.T * s.B);
+  if (to.W_hx && !fine(norm(to.W_hx, s.h * s.d), whole_.x, whole_.gx, beyond_.gx, taken_[0])) return false;
+  if (to.W_hh && !fine(norm(to.W_hh, s.h * s.h), whole_.s, whole_.gs, beyond_.gs, taken_[1])) return false;
+  if (to.b_h && !fine(norm(to.b_h, s.h), steps, whole_.g, beyond_.g, taken_[2])) return false;
+  if (!gradients_.x) return true;
+  double largest = 0, result = 0;
+  const auto over_x = [&](const auto& visit) {
+    for (Index t = 0; t < s.T; ++t)
+      for (Index b = 0; b < s.B; ++b)
+        for (Index i = 0; i < s.d; ++i) visit(static_cast<double>(gradients_.x.at(t, b)[i]));
+  };
+  over_x([&](double v) { largest = std::max(largest, std::abs(v)); });
+  if (largest > 0) over_x([&](double v) { result += v / largest * (v / largest); });
+  const double W_hx = norm(params_.W_hx, s.h * s.d), square = W_hx * W_hx;
+  return fine(std::sqrt(result) * largest, square, square * whole_.g, square * beyond_.g, 0);
 }
 
 template class SlidingSweep<float, float>;

@@ -1,186 +1,198 @@
 #include "core/sliding/window_sums.hpp"
 
 #include <algorithm>
-#include <vector>
+#include <bit>
 
 #include "core/algebra/scan.hpp"
 
 namespace rnnbptt {
 namespace {
 
-constexpr Index rows_per_task = 128;
-constexpr Index most_partial_sums = 64;
+constexpr Index least_span = 1024;  // steps that are taken at a time, or a lag window's where that is longer
 
-// g_t of some consecutive steps, (W_hh^T) (... (W_hh^T e_{t+tau-1} + e_{t+tau-2}) ...) + e_t: as accurate as
-// the recursion step by step. e and g are (T, B, h).
+// Rows of numbers of a sequence, widened.
 template <typename Scalar>
-void sum_by_steps(Run& run, Workspace& workspace, const Params<const Scalar>& params, const Shape& shape,
-                  Index tau, const Scalar* e, Scalar* g) {
-  const Index T = shape.T, h = shape.h, row = shape.B * h;
-  const auto W_hh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hh, h, h, h});
-  const Index steps = std::max<Index>(1, rows_per_task / shape.B);
-  const Index size = steps * row;
-  auto* memory = workspace.take<Scalar>(run.threads * 2 * size);
-  const double work = static_cast<double>(steps * row) * static_cast<double>(h);
-  parallel(run, (T + steps - 1) / steps, work * static_cast<double>(tau), [&](Index task, int worker) {
-    const Index first = task * steps, stop = std::min(first + steps, T);
-    Scalar *sum = memory + worker * 2 * size, *next = sum + size;
-    std::fill(sum, sum + 2 * size, Scalar{0});
-    for (Index i = std::min(tau, T - first) - 1; i >= 0; --i) {
-      run.checkpoint(worker, work);
-      const Index rows = (std::min(stop, T - i) - first) * shape.B;  // of losses that exist
-      multiply<Scalar>(rows, {sum, h}, W_hh, {e + (first + i) * row, h}, {next, h});
-      std::swap(sum, next);
-    }
-    std::copy(sum, sum + (stop - first) * row, g + first * row);
-  });
+void widen(Index rows, const Scalar* from, Index step, Index n, double* to) {
+  for (Index t = 0; t < rows; ++t, from += step)
+    for (Index i = 0; i < n; ++i) *to++ = static_cast<double>(from[i]);
 }
 
-// The same by sums over 1, 2, 4, ... losses, of which those of the binary digits of tau are joined.
+// Sums over the lag windows of one sequence after the other, some steps at a time.
 template <typename Scalar>
-void sum_by_doubling(Workspace& workspace, const Shape& shape, LagWindows& lag_windows, const Scalar* e,
-                     Scalar* g) {
-  const Index T = shape.T, h = shape.h, row = shape.B * h, tau = lag_windows.tau();
-  auto* sums = workspace.take<double>(T * row);
-  auto* joined = workspace.take<double>(T * row);
-  auto* spare = workspace.take<double>(T * row);
-  std::copy(e, e + T * row, sums);
-  std::fill(joined, joined + T * row, 0.0);
-  // `from`, of `behind` steps later and by the power n of W_hh, is put behind `to`.
-  const auto put_behind = [&](Index n, Index behind, const double* from, double* to) {
-    const Index rows = (T - behind) * shape.B;
-    if (rows <= 0) return;
-    std::copy(from + behind * row, from + T * row, spare);
-    lag_windows.carry_on(n, rows, spare);
-    for (Index i = 0; i < rows * h; ++i) to[i] += spare[i];
-  };
-  Index done = 0;
-  for (Index n = 1;; n *= 2) {
-    if ((tau & n) != 0) {
-      put_behind(done, done, sums, joined);
-      done += n;
-    }
-    if (done == tau) break;
-    put_behind(n, n, sums, sums);
+class WindowSums {
+ public:
+  WindowSums(Run& run, Workspace& workspace, const Params<const Scalar>& params,
+             const Problem<Scalar>& problem, SequenceView<const Scalar> d_o, LagWindows& lag_windows,
+             const Gradients<Scalar>& gradients)
+      : run_(run),
+        workspace_(workspace),
+        params_(params),
+        problem_(problem),
+        d_o_(d_o),
+        lag_windows_(lag_windows),
+        gradients_(gradients),
+        s_(problem.shape),
+        tau_(lag_windows.tau()),
+        span_(std::min(s_.T, std::max(least_span, tau_))),
+        rows_(std::min(s_.T, span_ + tau_ - 1)),
+        W_hx_(copy_as<double>(workspace, params.W_hx, s_.h * s_.d)),
+        W_hh_(copy_as<double>(workspace, params.W_hh, s_.h * s_.h)),
+        W_qh_(copy_as<double>(workspace, params.W_qh, s_.q * s_.h)),
+        W_qx_(params.W_qx != nullptr ? copy_as<double>(workspace, params.W_qx, s_.q * s_.d) : nullptr),
+        states_(workspace.take<Scalar>((span_ + 1) * s_.h)),
+        h_(workspace.take<double>((span_ + 1) * s_.h)),
+        x_(workspace.take<double>(span_ * s_.d)),
+        dx_(workspace.take<double>(span_ * s_.d)),
+        d_(workspace.take<double>(rows_ * s_.q)),
+        e_(workspace.take<double>(rows_ * s_.h)),
+        g_(workspace.take<double>(rows_ * s_.h)),
+        spare_(workspace.take<double>(rows_ * s_.h)),
+        by_input_(workspace.take<double>(s_.h * s_.d)),
+        by_state_(workspace.take<double>(s_.h * s_.h)),
+        by_bias_(workspace.take<double>(s_.h)) {
+    scan_.size = s_.h;
+    scan_.packed = pack<Scalar>(workspace, matrix(params.W_hh, s_.h, s_.h).transposed());
+    input_ = pack<Scalar>(workspace, matrix(params.W_hx, s_.h, s_.d).transposed());
+    for (int k = 0; k < digits(); ++k) lag_windows_.square(k);  // before marks, behind which it is released
   }
-  std::transform(joined, joined + T * row, g, [](double v) { return static_cast<Scalar>(v); });
-}
 
-// d_W_hx = sum g_t x_t^T, d_W_hh = sum g_t h_{t-1}^T and d_b_h = sum g_t, as one product of all g with rows
-// [x_t | h_{t-1} | 1].
-template <typename Scalar>
-void sum_outer(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Scalar* hidden,
-               const Scalar* g, const Params<Scalar>& to) {
-  const Shape& s = problem.shape;
-  const Index width = s.d + s.h + 1, row = s.B * s.h;
-  const Index steps = std::max(rows_per_task, (s.T * s.B + most_partial_sums - 1) / most_partial_sums);
-  const Index tasks_each = (s.T + steps - 1) / steps, tasks = tasks_each * s.B;
-  auto* parts = workspace.take<Scalar>(tasks * s.h * width);
-  auto* memory = workspace.take<Scalar>(run.threads * rows_per_task * width);
-  const double work = static_cast<double>(rows_per_task * s.h) * static_cast<double>(width);
-  parallel(run, tasks, work * static_cast<double>(steps / rows_per_task), [&](Index task, int worker) {
-    const Index b = task / tasks_each, from = task % tasks_each * steps;
-    const Index stop = std::min(problem.length(b), from + steps);
-    Scalar* part = parts + task * s.h * width;
-    Scalar* factors = memory + worker * rows_per_task * width;
-    std::fill(part, part + s.h * width, Scalar{0});
-    for (Index first = from; first < stop; first += rows_per_task) {
-      run.checkpoint(worker, work);
-      const Index rows = std::min(rows_per_task, stop - first);
-      for (Index i = 0; i < rows; ++i) {
-        Scalar* factor = factors + i * width;
-        const Index t = first + i;
-        const Scalar* x = problem.x.at(t, b);
-        std::copy(x, x + s.d, factor);
-        const Scalar* before = t > 0                   ? hidden + (t - 1) * row + b * s.h
-                               : problem.h0 != nullptr ? problem.h0 + b * s.h
-                                                       : nullptr;
-        if (before != nullptr)
-          std::copy(before, before + s.h, factor + s.d);
-        else
-          std::fill(factor + s.d, factor + s.d + s.h, Scalar{0});
-        factor[width - 1] = 1;
+  void run() {
+    std::fill(by_input_, by_input_ + s_.h * s_.d, 0.0);
+    std::fill(by_state_, by_state_ + s_.h * s_.h, 0.0);
+    std::fill(by_bias_, by_bias_ + s_.h, 0.0);
+    for (Index b = 0; b < s_.B; ++b) {
+      const Index length = problem_.length(b);
+      for (Index first = 0; first < length; first += span_) {
+        const Index n = std::min(span_, length - first);
+        find_states(b, first, n);
+        find_gradients(b, first, n, std::min(n + tau_ - 1, length - first));
+        add_up(b, first, n);
       }
-      add_outer<Scalar>(rows, g + first * row + b * s.h, row, s.h, factors, width, width, part, width, true);
     }
-  });
-  for (Index task = 1; task < tasks; ++task)
-    for (Index i = 0; i < s.h * width; ++i) parts[i] += parts[task * s.h * width + i];
-  for (Index i = 0; i < s.h; ++i) {
-    const Scalar* sum = parts + i * width;
-    if (to.W_hx != nullptr) std::copy(sum, sum + s.d, to.W_hx + i * s.d);
-    if (to.W_hh != nullptr) std::copy(sum + s.d, sum + s.d + s.h, to.W_hh + i * s.h);
-    if (to.b_h != nullptr) to.b_h[i] = sum[width - 1];
+    const Params<Scalar>& to = gradients_.params;
+    const auto store = [](const double* from, Index n, Scalar* result) {
+      if (result != nullptr)
+        std::transform(from, from + n, result, [](double v) { return static_cast<Scalar>(v); });
+    };
+    store(by_input_, s_.h * s_.d, to.W_hx);
+    store(by_state_, s_.h * s_.h, to.W_hh);
+    store(by_bias_, s_.h, to.b_h);
   }
-}
 
-// C_t = A_t M, plus C_t where `add`, or a row `init` that is not null, for all steps of all sequences.
-template <typename Scalar>
-void multiply_all(Run& run, const Shape& shape, SequenceView<const Scalar> A, const Packed<Scalar>& M,
-                  SequenceView<Scalar> C, bool add = false, const Scalar* init = nullptr) {
-  const Index tasks = (shape.T + rows_per_task - 1) / rows_per_task;
-  const double work = static_cast<double>(rows_per_task * M.depth) * static_cast<double>(M.columns);
-  parallel(run, tasks * shape.B, work, [&](Index task, int) {
-    const Index b = task / tasks, t = task % tasks * rows_per_task;
-    const kernels::Rows<Scalar*> rows{C.at(t, b), C.step, nullptr};
-    multiply<Scalar>(std::min(rows_per_task, shape.T - t), {A.at(t, b), A.step}, M,
-                     {add ? rows.base : init, add ? rows.stride : 0}, rows);
-  });
-}
+ private:
+  template <typename Number>
+  static MatrixView<const Number> matrix(const Number* A, Index rows, Index columns) {
+    return {A, rows, columns, columns};
+  }
 
-// All states step by step, (T, B, h).
-template <typename Scalar>
-const Scalar* states(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                     const Problem<Scalar>& problem) {
-  const Shape& s = problem.shape;
-  const Index row = s.B * s.h;
-  auto* hidden = workspace.take<Scalar>(s.T * row);
-  const auto W_hx =
-      pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, s.h, s.d, s.d}.transposed());
-  multiply_all<Scalar>(run, s, problem.x, W_hx, {hidden, row, s.h}, false, params.b_h);
-  ScanProblem<Scalar> scanned;
-  scanned.size = s.h;
-  scanned.packed = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hh, s.h, s.h, s.h}.transposed());
-  scanned.base = hidden;
-  scanned.step = row;
-  auto* zero = workspace.take<Scalar>(row);
-  std::fill(zero, zero + row, Scalar{0});
-  scanned.starts = problem.h0 != nullptr ? problem.h0 : zero;
-  for (Index b = 0; b < s.B; ++b) scanned.lanes.push_back({b * s.h, s.T});
-  scan(run, workspace, scanned);
-  return hidden;
-}
+  int digits() const { return static_cast<int>(std::bit_width(static_cast<std::size_t>(tau_))); }
+
+  // C = init + A B of rows.
+  void product(Index rows, const double* A, Index depth, const double* B, Index columns, const double* init,
+               double* C) {
+    const Workspace::Mark mark = workspace_.mark();
+    multiply_strided<double>(run_, workspace_, matrix(A, rows, depth), matrix(B, depth, columns), init, C);
+    workspace_.release_to(mark);
+  }
+
+  // The states before and at steps first .. first + n - 1, n + 1 rows.
+  void find_states(Index b, Index first, Index n) {
+    const Index h = s_.h;
+    if (first > 0)
+      std::copy(states_ + span_ * h, states_ + (span_ + 1) * h, states_);
+    else if (problem_.h0 != nullptr)
+      std::copy(problem_.h0 + b * h, problem_.h0 + (b + 1) * h, states_);
+    else
+      std::fill(states_, states_ + h, Scalar{0});
+    multiply<Scalar>(n, {problem_.x.at(first, b), problem_.x.step}, input_, {params_.b_h, 0},
+                     {states_ + h, h});
+    scan_.base = states_ + h;
+    scan_.step = h;
+    scan_.starts = states_;
+    scan_.lanes = {{0, n}};
+    scan(run_, workspace_, scan_);
+    widen(n + 1, states_, h, h, h_);
+    widen(n, problem_.x.at(first, b), problem_.x.step, s_.d, x_);
+  }
+
+  // g of n steps, from the losses of `rows` steps.
+  void find_gradients(Index b, Index first, Index n, Index rows) {
+    const Index h = s_.h;
+    widen(rows, d_o_.at(first, b), d_o_.step, s_.q, d_);
+    product(rows, d_, s_.q, W_qh_, h, nullptr, e_);
+    std::fill(g_, g_ + rows * h, 0.0);
+    lag_windows_.powers_grow() ? sum_by_steps(n, rows) : sum_by_doubling(rows);
+  }
+
+  void sum_by_steps(Index n, Index rows) {
+    std::fill(spare_, spare_ + n * s_.h, 0.0);
+    for (Index i = std::min(tau_, rows) - 1; i >= 0; --i) {
+      // Rows of losses that are not there stay zero.
+      product(std::min(n, rows - i), g_, s_.h, W_hh_, s_.h, e_ + i * s_.h, spare_);
+      std::swap(g_, spare_);
+    }
+  }
+
+  // Sums of the last tau - 1 rows are not complete unless the sequence ends there.
+  void sum_by_doubling(Index rows) {
+    const Index h = s_.h;
+    // to_t <- e_t + W^T^n from_{t+n} for n = 2^k; nothing follows the last rows.
+    const auto put_before = [&](int k, const double* from, double*& to) {
+      const Index n = std::min(Index{1} << k, rows);
+      product(rows - n, from + n * h, h, lag_windows_.square(k), h, e_, spare_);
+      std::copy(e_ + (rows - n) * h, e_ + rows * h, spare_ + (rows - n) * h);
+      std::swap(to, spare_);
+    };
+    for (int k = 0; k < digits(); ++k) {
+      if ((tau_ >> k & 1) != 0) put_before(k, g_, g_);
+      if (tau_ >> (k + 1) != 0) put_before(k, e_, e_);
+    }
+  }
+
+  void add_up(Index b, Index first, Index n) {
+    const Index h = s_.h, d = s_.d;
+    const Params<Scalar>& to = gradients_.params;
+    if (to.W_hx != nullptr) add_outer(n, g_, h, h, x_, d, d, by_input_, d);
+    if (to.W_hh != nullptr) add_outer(n, g_, h, h, h_, h, h, by_state_, h);
+    for (Index t = 0; t < n && to.b_h != nullptr; ++t)
+      for (Index i = 0; i < h; ++i) by_bias_[i] += g_[t * h + i];
+    if (!gradients_.x) return;
+    product(n, g_, h, W_hx_, d, nullptr, dx_);
+    if (W_qx_ != nullptr) product(n, d_, s_.q, W_qx_, d, dx_, dx_);
+    for (Index t = 0; t < n; ++t)
+      std::transform(dx_ + t * d, dx_ + (t + 1) * d, gradients_.x.at(first + t, b),
+                     [](double v) { return static_cast<Scalar>(v); });
+  }
+
+  Run& run_;
+  Workspace& workspace_;
+  const Params<const Scalar>& params_;
+  const Problem<Scalar>& problem_;
+  const SequenceView<const Scalar> d_o_;
+  LagWindows& lag_windows_;
+  const Gradients<Scalar>& gradients_;
+  const Shape s_;
+  const Index tau_, span_, rows_;  // rows of e: those of a span, and of the lag windows that begin in it
+  const double *W_hx_, *W_hh_, *W_qh_, *W_qx_;
+  Scalar* states_;
+  double *h_, *x_, *dx_, *d_, *e_, *g_, *spare_;
+  double *by_input_, *by_state_, *by_bias_;
+  Packed<Scalar> input_;
+  ScanProblem<Scalar> scan_;
+};
 
 }  // namespace
 
 template <typename Scalar>
 void window_sums(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
-                 SequenceView<const Scalar> d_o, LagWindows& lag_windows) {
-  const Shape& s = problem.shape;
-  const Index row = s.B * s.h;
-  auto* e = workspace.take<Scalar>(s.T * row);
-  auto* g = workspace.take<Scalar>(s.T * row);
-  const auto W_qh = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qh, s.q, s.h, s.h});
-  multiply_all<Scalar>(run, s, d_o, W_qh, {e, row, s.h});
-  if (lag_windows.powers_grow())
-    sum_by_steps(run, workspace, params, s, lag_windows.tau(), e, g);
-  else
-    sum_by_doubling(workspace, s, lag_windows, e, g);
-  const Params<Scalar>& to = gradients.params;
-  if (to.W_hx != nullptr || to.W_hh != nullptr || to.b_h != nullptr)
-    sum_outer(run, workspace, problem, states(run, workspace, params, problem), g, to);
-  if (!gradients.x) return;
-  const auto W_hx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_hx, s.h, s.d, s.d});
-  multiply_all<Scalar>(run, s, {g, row, s.h}, W_hx, gradients.x);
-  if (params.W_qx == nullptr) return;
-  const auto W_qx = pack<Scalar>(workspace, MatrixView<const Scalar>{params.W_qx, s.q, s.d, s.d});
-  multiply_all<Scalar>(run, s, d_o, W_qx, gradients.x, true);
+                 const Problem<Scalar>& problem, SequenceView<const Scalar> d_o, LagWindows& lag_windows,
+                 const Gradients<Scalar>& gradients) {
+  WindowSums<Scalar>(run, workspace, params, problem, d_o, lag_windows, gradients).run();
 }
 
 template void window_sums(Run&, Workspace&, const Params<const float>&, const Problem<float>&,
-                          const Gradients<float>&, SequenceView<const float>, LagWindows&);
+                          SequenceView<const float>, LagWindows&, const Gradients<float>&);
 template void window_sums(Run&, Workspace&, const Params<const double>&, const Problem<double>&,
-                          const Gradients<double>&, SequenceView<const double>, LagWindows&);
+                          SequenceView<const double>, LagWindows&, const Gradients<double>&);
 
 }  // namespace rnnbptt

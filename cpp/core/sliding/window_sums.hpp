@@ -1,20 +1,20 @@
-// Gradients with lag windows as the sums they are, term by term:
+// Gradients of losses that look back at tau states as sums over lag windows, without a difference,
 //
 //   g_t = sum_{i<tau} (W_hh^T)^i e_{t+i}
 //
-// Nothing is taken away, so nothing cancels, whatever lies behind a window, and nothing of it is read. That
-// takes log2(tau) products of all steps with powers of W_hh, or tau products with W_hh where powers grow.
+// by doubling: sums over 1, 2, 4, ... losses follow from one another, and those of the binary digits of tau
+// are joined. Where powers of W_hh grow too much for that, g_t = e_t + W_hh^T (e_{t+1} + W_hh^T (...)), in
+// tau products with W_hh. What lies outside a lag window takes no part, however large it is.
 #pragma once
 
 #include "core/sliding/lag_windows.hpp"
 
 namespace rnnbptt {
 
-// Fills the gradients of W_hx, W_hh, b_h and the inputs, those that are wanted. d_o is (T, B, q), zero behind
-// the ends of sequences.
+// Overwrites the gradients of W_hx, W_hh, b_h and x, those of them that are wanted. d_o is (T, B, q).
 template <typename Scalar>
 void window_sums(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                 const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
-                 SequenceView<const Scalar> d_o, LagWindows& lag_windows);
+                 const Problem<Scalar>& problem, SequenceView<const Scalar> d_o, LagWindows& lag_windows,
+                 const Gradients<Scalar>& gradients);
 
 }  // namespace rnnbptt

@@ -8,6 +8,18 @@
 
 namespace rnnbptt {
 
+// How much gradients are sums of: sums of squares over rows, from which what rounding may have done to a sum
+// can be told.
+struct Amounts {
+  double g = 0, x = 0, s = 0;  // gradients of states, inputs, states
+  double gx = 0, gs = 0;       // their products
+
+  void add(const Amounts& other) {
+    g += other.g, x += other.x, s += other.s;
+    gx += other.gx, gs += other.gs;
+  }
+};
+
 // Options of a backward pass. Without any it is that of the full gradient.
 template <typename Scalar, typename State>
 struct BackwardPass {
@@ -22,6 +34,8 @@ struct BackwardPass {
   // The model whose gradients of inputs are added to those that are there, or null: then this sweep's replace
   // them.
   const CoarseModel<Scalar, State>* added_inputs = nullptr;
+
+  Amounts* amounts = nullptr;  // (splits,), added to, or null
 
   bool ignore_cuts = false;  // those at blocks
   // At cuts between blocks: (blocks, B, h), row (k, b) at the cut before block k, or null.
@@ -59,13 +73,16 @@ class RunningPass {
     return coarsening_.sums(wanted_, sums_ + split * sums_size_, biases_ + split * biases_size_);
   }
 
-  // Adds up the splits, in their order, and turns the sums into gradients.
-  void finish(Run& run) {
+  // Adds up the splits, in their order, and turns the sums into gradients. Returns whether all of them are
+  // finite: then so is all that they were made of, since 0 * inf is not.
+  bool finish(Run& run) {
     for (Index split = 1; split < splits_; ++split) {
       for (Index i = 0; i < sums_size_; ++i) sums_[i] += sums_[split * sums_size_ + i];
       for (Index i = 0; i < biases_size_; ++i) biases_[i] += biases_[split * biases_size_ + i];
     }
     coarsening_.to_parameter_gradients(run, sums(0), wanted_);
+    return all_finite(coarsening_.telling_sums(), sums_) && all_finite(biases_size_, biases_) &&
+           coarsening_.finite(wanted_);
   }
 
  private:

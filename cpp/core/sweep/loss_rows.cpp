@@ -18,7 +18,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   // whatever their layout, there is one order of sums. Tangents are taken in rows only where no copy is
   // needed. Where outputs have weights of their own, each output is one step.
   const bool gaps = tangent || row_stride != L * q;
-  bool whole_rows = loss.traits.separable && !problem.weights;
+  bool whole_rows = loss.traits.separable && !problem.weights && problem.down == 1;
   if (tangent) whole_rows = whole_rows && problem.y.step == q;
   const bool in_place = gaps && (L == 1 || problem.y.step == q);
   const bool copied = whole_rows && !in_place;
@@ -31,7 +31,7 @@ double loss_rows(const Problem<Scalar>& problem, const Window& window, Index L, 
   steps.y.step = !whole_rows ? problem.y.step : copied ? row_stride : L * problem.y.step;
   steps.labels.step = problem.labels.step;
   steps.weights.step = problem.weights.step;
-  steps.scale = loss.factor(q) / problem.weight_sum;
+  steps.scale = loss.factor(q) / problem.weight_sum * static_cast<double>(problem.down);
   steps.parameter = problem.loss_parameter;
   if (problem.weights_of_outputs) {
     steps.steps = q;

@@ -15,6 +15,25 @@ void add_rows(Index rows, const Value* A, Index row, Index n, double* sum) {
     for (Index i = 0; i < n; ++i) sum[i] += static_cast<double>(A[r * row + i]);
 }
 
+template <typename Scalar>
+void multiply_by(Scalar factor, Scalar* values, Index n) {
+  for (Index i = 0; i < n; ++i) values[i] *= factor;
+}
+
+// Makes infinite what is so without the scale of a problem that is scaled down.
+template <typename Scalar>
+void overflow(Scalar down, Scalar* values, Index n) {
+  for (Index i = 0; i < n; ++i)
+    if (!std::isfinite(values[i] / down)) values[i] /= down;
+}
+
+template <typename Scalar>
+double square(Index n, const Scalar* values) {
+  double sum = 0;
+  for (Index i = 0; i < n; ++i) sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  return sum;
+}
+
 // C = init + A B. Where bands share columns, init has to be C.
 template <typename Scalar, typename Bands>
 void multiply_bands(Index rows, kernels::Rows<const Scalar*> A, const Bands& B,
@@ -74,6 +93,7 @@ void RowStages<Scalar, State>::inputs_of(Rows& rows, Index split, int worker) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::gather_inputs(Rows& rows, Index from, Index to) {
   gather(rows.window, model_.L, problem_.x, problem_.shape.d, from, to, rows.x, stride_.x);
+  if (problem_.down != 1) multiply_by(problem_.down, rows.x + from * stride_.x, (to - from) * stride_.x);
 }
 
 // --- o = Obs s + Direct x + bias_o, the loss and d_o
@@ -101,7 +121,6 @@ Stage RowStages<Scalar, State>::outputs(Rows& rows, SequenceView<Scalar> o,
 
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::losses(Rows& rows) {
-  if (model_.lifted) drop_last_states(rows);
   std::fill(losses_, losses_ + splits_, 0.0);
   const Index unset = model_.lifted ? rows.window.rows - 1 : 0;  // the row of g that losses_of() does not set
   if (rows.window.rows > 0)
@@ -117,7 +136,9 @@ void RowStages<Scalar, State>::losses_of(Rows& rows, Index split, int worker) {
     const Index from = std::max<Index>(first, 1);
     if (first == 0) std::fill(rows.d, rows.d + stride_.o, Scalar{0});
     if (from == to) return;
+    if (problem_.down != 1) overflow(problem_.down, rows.s + from * stride_.s, (to - from) * stride_.s);
     differentiate(rows, from, to, split);
+    if (problem_.down != 1) overflow(problem_.down, rows.d + from * stride_.o, (to - from) * stride_.o);
     if (pass_->options.every > 0) zero_all_but_first(rows, from, to);
     send_back(rows, from, to, split);
   });
@@ -140,10 +161,14 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, I
     const SequenceView<const Scalar> later{d_o.at(pass_->options.shift, 0), d_o.step, d_o.sequence};
     return gather(rows.window, L, later, q, from, to, rows.d, stride_.o);
   }
+  Scalar* d = rows.d + from * stride_.o;
+  const Index size = (to - from) * stride_.o;
   if (problem_.loss == nullptr) {
     gather(rows.window, L, problem_.y, q, from, to, rows.d, stride_.o);
+    if (problem_.down != 1) multiply_by(problem_.down, d, size);
   } else {
     evaluate(rows, from, to);
+    if (problem_.down != 1) multiply_by(1 / problem_.down, d, size);
     losses_[split] += loss_rows(problem_, rows.window, L, from, to, rows.d, stride_.o,
                                 targets_ + split * strip_ * stride_.o);
   }
@@ -188,18 +213,8 @@ double RowStages<Scalar, State>::add_losses(Rows& rows, double loss) const {
   return loss;
 }
 
-template <typename Scalar, typename State>
-bool RowStages<Scalar, State>::finite(const Rows& rows) const {
-  for (Index r = 0; r < rows.window.rows; ++r)
-    if (!std::all_of(rows.d + r * stride_.o, rows.d + r * stride_.o + model_.outputs,
-                     [](Scalar v) { return std::isfinite(v); }))
-      return false;
-  return true;
-}
-
-// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero; it may be
-// infinite, not least where its chunk goes on behind the end of the sequence. Outputs of a plain model read
-// it first.
+// Row r - 1 of a start state r is the last state of another sequence. Sums multiply it by zero, and it may be
+// infinite. Outputs of a plain model read it first.
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::drop_last_states(Rows& rows) {
   for (const Segment& segment : rows.window.segments) {
@@ -219,7 +234,7 @@ double RowStages<Scalar, State>::work_of_sums() const {
 template <typename Scalar, typename State>
 Stage RowStages<Scalar, State>::sums(Rows& rows) {
   if (!model_.lifted) drop_last_states(rows);
-  if (cut_at_every_chunk() && !gradients_.x) return {};
+  if (cut_at_every_chunk() && !gradients_.x && pass_->options.amounts == nullptr) return {};
   return over_splits(rows, work_of_sums(),
                      [this, &rows](Index split, int worker) { sums_of(rows, split, worker); });
 }
@@ -227,7 +242,10 @@ Stage RowStages<Scalar, State>::sums(Rows& rows) {
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::sums_of(Rows& rows, Index split, int worker) {
   for_strips(rows, split, worker, work_of_sums(), [&](Index first, Index to) {
-    if (!cut_at_every_chunk()) add_sums(rows, std::max<Index>(first, 1), to, split);
+    if (problem_.down != 1) overflow(problem_.down, rows.g + first * stride_.s, (to - first) * stride_.s);
+    const Index from = std::max<Index>(first, 1);
+    if (!cut_at_every_chunk()) add_sums(rows, from, to, split);
+    if (pass_->options.amounts != nullptr) add_amounts(rows, from, to, pass_->options.amounts[split]);
     if (gradients_.x) input_gradients(rows, first, to);
   });
 }
@@ -267,6 +285,19 @@ void RowStages<Scalar, State>::add_sums(Rows& rows, Index from, Index to, Index 
     add_rows(to - from, g, stride_.s, h_, set.bias_s);
 }
 
+// Of a lift, d_o and inputs reach gradients of W_hh beside states and their gradients.
+template <typename Scalar, typename State>
+void RowStages<Scalar, State>::add_amounts(const Rows& rows, Index from, Index to, Amounts& amounts) const {
+  const double by_d = model_.lifted ? model_.square_Obs : 0, by_x = model_.lifted ? model_.square_Ctrl : 0;
+  for (Index r = from; r < to; ++r) {
+    const double x = square(model_.inputs, rows.x + r * stride_.x);
+    const double g = square(h_, rows.g + r * stride_.s) +
+                     (by_d > 0 ? by_d * square(model_.outputs, rows.d + r * stride_.o) : 0);
+    const double s = square(h_, rows.s + (r - 1) * stride_.s) + by_x * (x + 1);
+    amounts.add({g, x, s, g * x, g * s});
+  }
+}
+
 template <typename Scalar, typename State>
 void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to) {
   const kernels::Rows<Scalar*> dx{rows.dx + from * stride_.x, stride_.x};
@@ -282,6 +313,8 @@ void RowStages<Scalar, State>::input_gradients(Rows& rows, Index from, Index to)
   multiply_bands<Scalar>(to - from, {rows.d + from * stride_.o, stride_.o}, model.Direct,
                          {dx.base, dx.stride}, dx);
   scatter(rows.window, model_.L, rows.dx, stride_.x, problem_.shape.d, from, to, gradients_.x);
+  for (Index r = 0; r < to - from; ++r)
+    if (!all_finite(model_.inputs, dx.base + r * stride_.x)) finite_ = false;
 }
 
 template class RowStages<float, float>;

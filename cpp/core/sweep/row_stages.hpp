@@ -2,6 +2,7 @@
 // the loss, the sums that gradients are made of.
 #pragma once
 
+#include <atomic>
 #include <functional>
 
 #include "core/sweep/backward_pass.hpp"
@@ -30,7 +31,10 @@ class RowStages {
   void prepare_backward(Workspace& workspace);
 
   // Names the pass that losses() and sums() are stages of from here on.
-  void begin_pass(const RunningPass<Scalar, State>& pass) { pass_ = &pass; }
+  void begin_pass(const RunningPass<Scalar, State>& pass) {
+    pass_ = &pass;
+    finite_ = true;
+  }
 
   // s = Ctrl x + bias_s, to which the chain adds A times the state before.
   Stage inputs(Rows& rows);
@@ -38,15 +42,15 @@ class RowStages {
   // Writes the outputs to `o`, and all states to where `inner` has them, if it is not null.
   Stage outputs(Rows& rows, SequenceView<Scalar> o, InnerStates<Scalar, State>* inner);
 
-  // o, the loss and d_o; g = Obs^T d_o; sums over d_o. The states at the ends of segments may be zero
-  // afterwards.
+  // o, the loss and d_o; g = Obs^T d_o; sums over d_o. The states at the ends of segments are zero
+  // once sums() has run on a plain model.
   Stage losses(Rows& rows);
 
   // `loss` and the window's share of it, once losses() has run.
   double add_losses(Rows& rows, double loss) const;
 
-  // Whether all of d_o is finite, once losses() has run.
-  bool finite(const Rows& rows) const;
+  // Whether all gradients of inputs that sums() has written in this pass are finite.
+  bool finite() const { return finite_; }
 
   // Sums over g, and gradients of the inputs.
   Stage sums(Rows& rows);
@@ -73,6 +77,7 @@ class RowStages {
   void add_sum(Index rows, const Scalar* left, Index left_stride, Index size, const Scalar* states,
                Scalar* sum) const;
   void add_sums(Rows& rows, Index from, Index to, Index split);
+  void add_amounts(const Rows& rows, Index from, Index to, Amounts& amounts) const;
   void input_gradients(Rows& rows, Index from, Index to);
   void drop_last_states(Rows& rows);
   bool cut_at_every_chunk() const;
@@ -91,6 +96,7 @@ class RowStages {
   const typename Windows<Scalar, State>::Strides stride_;
   const Index strip_, splits_, h_;
   const RunningPass<Scalar, State>* pass_ = nullptr;
+  std::atomic<bool> finite_ = true;
   double* losses_ = nullptr;   // (splits,)
   Scalar* targets_ = nullptr;  // (splits, strip_) rows
 };

@@ -26,19 +26,25 @@ Sweep<Scalar, State>::Sweep(Run& run, Workspace& workspace, const Problem<Scalar
       keep_all_states_(schedule.keep_all_states && windows_.count() > 1) {}
 
 template <typename Scalar, typename State>
-std::optional<double> Sweep<Scalar, State>::differentiate() {
+Differentiated Sweep<Scalar, State>::differentiate() {
   forward();
   const Index states = problem_.shape.B * problem_.shape.h;
   RunningPass<Scalar, State> pass = start(gradients_.params, {});
   if (problem_.d_hT != nullptr) std::copy(problem_.d_hT, problem_.d_hT + states, pass.carry);
-  const std::optional<double> loss = backward(pass);
-  if (!loss) return loss;
-  pass.finish(run_);
-  if (gradients_.h0 != nullptr)
-    std::transform(pass.carry, pass.carry + states, gradients_.h0,
-                   [](State v) { return static_cast<Scalar>(v); });
-  clear_behind_ends();
-  return loss;
+  const double loss = backward(pass);
+  bool finite = pass.finish(run_);
+  finite = store_start(pass) && finite;
+  finite = clear_behind_ends() && finite;
+  return {loss, finite};
+}
+
+template <typename Scalar, typename State>
+bool Sweep<Scalar, State>::store_start(const RunningPass<Scalar, State>& pass) {
+  if (gradients_.h0 == nullptr) return true;
+  const Index states = problem_.shape.B * problem_.shape.h;
+  std::transform(pass.carry, pass.carry + states, gradients_.h0,
+                 [](State v) { return static_cast<Scalar>(v); });
+  return all_finite(states, gradients_.h0);
 }
 
 // --- the order of the stages
@@ -72,18 +78,12 @@ RunningPass<Scalar, State> Sweep<Scalar, State>::start(const Params<Scalar>& wan
 }
 
 template <typename Scalar, typename State>
-std::optional<double> Sweep<Scalar, State>::backward(RunningPass<Scalar, State>& pass) {
+double Sweep<Scalar, State>::backward(RunningPass<Scalar, State>& pass) {
   Chain<Scalar, State>& chain = *chain_;
   const BackwardPass<Scalar, State>& options = pass.options;
   const Index windows = windows_.count();
   stages_.begin_pass(pass);
   double loss = 0;
-  // Adds the losses of a window; returns whether the pass may go on.
-  const auto count_losses = [&](Rows& rows) {
-    loss = stages_.add_losses(rows, loss);
-    const bool spreads = gradients_.x && model_.lifted && options.accumulate && options.shift == 0;
-    return !spreads || stages_.finite(rows);
-  };
   const auto sums_of = [&](Rows& rows) { return options.accumulate ? stages_.sums(rows) : Stage{}; };
   const Index steps = windows_.length() * model_.L;
   Index last = windows - 1;
@@ -100,7 +100,7 @@ std::optional<double> Sweep<Scalar, State>::backward(RunningPass<Scalar, State>&
     }
     if (!keep_all_states_ || w == last) {
       parallel(run_, {stages_.losses(rows)});
-      if (!count_losses(rows)) return std::nullopt;
+      loss = stages_.add_losses(rows, loss);
     }
     chain.begin_adjoint(rows, pass);
     Rows* before = keep_all_states_ && w > 0 ? &windows_.load(w - 1) : nullptr;
@@ -108,7 +108,7 @@ std::optional<double> Sweep<Scalar, State>::backward(RunningPass<Scalar, State>&
     chain.run(rows, before != nullptr ? stages_.losses(*before) : Stage{},
               after != nullptr ? sums_of(*after) : Stage{});
     chain.end_adjoint(rows, pass);
-    if (before != nullptr && !count_losses(*before)) return std::nullopt;
+    if (before != nullptr) loss = stages_.add_losses(*before, loss);
     if (!keep_all_states_ || w == 0) parallel(run_, {sums_of(rows)});
   }
   return loss;
@@ -140,8 +140,9 @@ void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, InnerStates<Scalar, 
 }
 
 template <typename Scalar, typename State>
-void Sweep<Scalar, State>::clear_behind_ends() {
+bool Sweep<Scalar, State>::clear_behind_ends() {
   if (gradients_.x) clear_behind_ends(gradients_.x, problem_.shape.d);
+  return stages_.finite();
 }
 
 template <typename Scalar, typename State>

@@ -5,6 +5,7 @@
 // window, the stages before and after it run through its neighbours.
 #pragma once
 
+#include <cmath>
 #include <optional>
 
 #include "core/sweep/chain.hpp"
@@ -12,15 +13,22 @@
 
 namespace rnnbptt {
 
+// The loss, and whether all gradients and what they were made of are finite.
+struct Differentiated {
+  double loss;
+  bool gradients_finite;
+
+  bool finite() const { return gradients_finite && std::isfinite(loss); }
+};
+
 template <typename Scalar, typename State>
 class Sweep {
  public:
   Sweep(Run& run, Workspace& workspace, const Problem<Scalar>& problem, const Gradients<Scalar>& gradients,
         const Schedule& schedule, Coarsening<Scalar, State>& coarsening);
 
-  // Fills the gradients and returns the loss. Returns nothing, with nothing filled, where 0 * inf in the
-  // zeros of a lift's Direct would spoil gradients of inputs.
-  std::optional<double> differentiate();
+  // Fills the gradients.
+  Differentiated differentiate();
 
   // Runs forwards alone: fills o; all states where `inner` is not null; and where `last` is not null the
   // states, (B, h), after the last coarse step that is complete.
@@ -35,11 +43,15 @@ class Sweep {
   RunningPass<Scalar, State> start(const Params<Scalar>& wanted, const BackwardPass<Scalar, State>& options);
 
   // Runs a pass that was started, from the last window to the first; RunningPass::finish() then has its
-  // gradients. Returns the loss, where the pass does not reuse d_o, and nothing where differentiate() does.
-  std::optional<double> backward(RunningPass<Scalar, State>& pass);
+  // gradients. Returns the loss, where the pass does not reuse d_o.
+  double backward(RunningPass<Scalar, State>& pass);
+
+  // Writes dL/dh_0, which a pass has carried to the start; returns whether it is finite.
+  bool store_start(const RunningPass<Scalar, State>& pass);
 
   // Zeroes gradients of inputs and outputs behind the ends of sequences; called once, after all passes.
-  void clear_behind_ends();
+  // Returns what RowStages::finite() does.
+  bool clear_behind_ends();
 
   const Windows<Scalar, State>& windows() const { return windows_; }
   const CoarseModel<Scalar, State>& model() const { return model_; }

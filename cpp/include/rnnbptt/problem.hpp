@@ -83,6 +83,10 @@ struct Problem {
   // differentiated is the tangent of the loss, sum dL/do . o'. Its gradients are never truncated.
   bool tangent = false;
 
+  // A power of two that x and d_o are multiplied by as they are read, and outputs divided by: where h0, d_hT
+  // and biases of the model are scaled alike, sums of numbers near the end of the range do not leave it.
+  Scalar down = 1;
+
   Index length(Index b) const { return lengths != nullptr ? static_cast<Index>(lengths[b]) : shape.T; }
 
   // The length of the longest sequence.

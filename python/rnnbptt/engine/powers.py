@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import _core, _validate
+from .floating_point import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ FLOAT64_BITS = 53
 _AT_ONCE = 2**22
 
 
+@quiet
 def matrix_powers(
     W: ArrayLike, n: int, *, num_threads: int | None = None, out: NDArray[Any] | None = None
 ) -> FloatArray:
@@ -62,6 +64,7 @@ def matrix_powers(
     return powers
 
 
+@quiet
 def power_norms(
     W: ArrayLike,
     ks: ArrayLike,
@@ -149,7 +152,6 @@ def power_norms(
         mantissas, scales = np.empty((len(some), h, h)), np.empty(len(some))
         _core.scaled_powers(h, matrix, some, mantissas, scales, threads, _BITS)
         norms = np.linalg.norm(mantissas, ord, axis=(1, 2))
-        with np.errstate(divide="ignore"):
-            logs[start : start + step] = np.log2(norms) + scales
+        logs[start : start + step] = np.log2(norms) + scales
     result[...] = logs[where].reshape(exponents.shape)
     return result

@@ -55,13 +55,12 @@ class Sliding:
     Where powers of ``W_hh`` grow or stay, that difference would cancel; it is then taken within blocks of
     time, and the part of a lag window that lies beyond its block enters as a gradient by the block's last
     state. All in all it takes about the time of two gradients, whatever `tau` and ``W_hh``; of two and a half
-    where long lag windows meet a spectral radius above one.
-
-    Where the data behind a lag window are so large that a difference would leave nothing accurate, or powers
-    of ``W_hh`` grow before they decay, as those of companion matrices do, lag windows are summed up term by
-    term: in ``2 log2(tau)`` products of all states with a power of ``W_hh``, or in `tau` products with
-    ``W_hh``, at the memory of all states. Memory beyond that of a full gradient is dL/do
-    for up to twice all steps, and some eight states per block and sequence; a block has at least `tau` steps,
+    where long lag windows meet a spectral radius above one. Where what lies outside the lag windows is so
+    large, by the data, that a difference would not be exact beside it, or the truncated gradient so small
+    beside the full one, lag windows are summed up loss by loss, by doubling: some ``2 log2(tau)`` products
+    of all states with a power of ``W_hh``, several times the cost. Where powers of ``W_hh`` grow before they
+    decay, as those of companion matrices do, it is `tau` products with ``W_hh`` itself. Memory beyond a full gradient is dL/do for
+    up to twice all steps, and some eight states per block and sequence; a block has at least `tau` steps,
     except where that would cancel.
 
     Examples

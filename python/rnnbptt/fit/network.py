@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .. import _validate
+from ..engine.floating_point import quiet_class
 from ..reports.spectrum import spectral_report
 from . import arguments, simulation
 from .experiments import experiment_lengths
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .experiments import Real
 
 
+@quiet_class
 class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """What a `LinearRNNRegressor` does once it is fitted, from the attributes that fitting leaves."""
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
 from .. import _validate
+from ..engine.floating_point import quiet_class
 from . import arguments, multi_start, simulation
 from .experiments import Experiments, Units, checked_columns, experiment_lengths
 from .multi_start import StartSummary
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LinearRNNRegressor", "StartSummary"]
 
 
+@quiet_class
 class LinearRNNRegressor(FittedNetwork):
     r"""Linear RNN, or linear state-space model, fitted to one or several sequences.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .. import _validate
+from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 OnNonfinite = Literal["raise", "keep", "zero"]
 
 
+@quiet
 def clip_by_global_norm(
     gradients: Gradients, max_norm: float, *, on_nonfinite: OnNonfinite = "raise"
 ) -> tuple[Gradients, float]:
@@ -113,8 +115,7 @@ def clip_by_global_norm(
         return narrow
 
     # An entry that becomes smaller than the dtype's smallest number is rounded to zero, which is no fault.
-    with np.errstate(under="ignore"):
-        return gradients._replace(**{name: scaled(g) for name, g in present}), norm
+    return gradients._replace(**{name: scaled(g) for name, g in present}), norm
 
 
 def _nan_last(value: float) -> tuple[bool, float]:

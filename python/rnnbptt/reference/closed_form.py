@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from ..engine.floating_point import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -74,7 +75,7 @@ def state_gradients(model: Model, e: Array) -> Array:
 
 
 def gradients(
-    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
+    model: Model, x: Array, before: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
 ) -> dict[str, Array]:
     """Evaluate equations (5) and (7) to (12), each sum over steps written out in its indices.
 
@@ -82,7 +83,6 @@ def gradients(
     step, b the sequence, and the two last letters are row and column of the weight.
     """
     g = state_gradients(model, e)  # (7)
-    before = np.concatenate([h0[np.newaxis], hidden[:-1]])  # h_{t-1} for t = 1..T
 
     def d_x() -> Array:
         d_x: Array = np.einsum("tbh,hd->tbd", g, model.W_hx)
@@ -103,7 +103,7 @@ def gradients(
     return {name: formula[name]() for name in wrt}
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def matrix_powers(W: ArrayLike, n: int) -> Array:
     """Return the powers ``W^0, W^1, .., W^n``.
 

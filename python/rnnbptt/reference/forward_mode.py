@@ -52,7 +52,7 @@ def state_gradients(model: Model, e: Array) -> Array:
 
 
 def gradients(
-    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
+    model: Model, x: Array, before: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
 ) -> dict[str, Array]:
     """Evaluate equations (13) and (14) in one pass forward through time.
 
@@ -73,9 +73,8 @@ def gradients(
     d_W_qh, d_b_q = np.zeros_like(model.W_qh), np.zeros(d_o.shape[-1], dtype)
     d_W_qx = np.zeros((d_o.shape[-1], d), dtype)
 
-    before = h0
     for t in range(T):
-        z = np.concatenate([x[t], before, one], axis=-1)
+        z = np.concatenate([x[t], before[t], one], axis=-1)
         D_A = np.tensordot(D_A, model.W_hh, axes=(1, 1)).transpose(0, 3, 1, 2)  # (13), handed on
         D_A[:, rows, rows] += z[:, np.newaxis]  # (13), immediate
         D_h0 = model.W_hh @ D_h0
@@ -86,7 +85,6 @@ def gradients(
         d_W_qh += d_o[t].T @ hidden[t]
         d_W_qx += d_o[t].T @ x[t]
         d_b_q += d_o[t].sum(axis=0)
-        before = hidden[t]
 
     found = {"W_hx": d_A[:, :d], "W_hh": d_A[:, d : d + h], "b_h": d_A[:, d + h]}
     found |= {"W_qh": d_W_qh, "W_qx": d_W_qx, "b_q": d_b_q, "h0": d_h0}

@@ -8,10 +8,11 @@ import numpy as np
 
 from .. import _validate
 from ..engine import truncation
+from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from . import closed_form, forward_mode, recursion
 from . import truncation as truncated
-from .model import Model, as_given, initial_state, states
+from .model import Model, as_given, initial_state, states, states_before
 from .problem import Array, Problem, kept, pose, start_of, steps_run
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Method = Literal["recursion", "closed_form", "forward_mode"]
 FORMS = {"recursion": recursion, "closed_form": closed_form, "forward_mode": forward_mode}
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def loss_and_grad(
     params: Params,
     x: ArrayLike,
@@ -96,7 +97,7 @@ def loss_and_grad(
     return float(L), gradients
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def oracle(
     params: Params,
     x: ArrayLike,
@@ -143,7 +144,7 @@ def oracle(
     return wide.type(L), gradients
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def vjp(
     params: Params,
     x: ArrayLike,
@@ -203,13 +204,14 @@ def vjp(
     ends = np.full(B, T) if counting.lengths is None else counting.lengths
     some = np.flatnonzero(ends > 0)
     e[ends[some] - 1, some] += last[some]
-    found = evaluate(form, truncate, (model, inputs, start, hidden, cotangent), e, names)
+    before = states_before(hidden, start, running)
+    found = evaluate(form, truncate, (model, inputs, before, hidden, cotangent), e, names)
     if "h0" in found:  # the last state of a sequence of no steps is h_0 itself
         found["h0"] = np.where(ends[:, np.newaxis] > 0, found["h0"], last)
     return as_gradients(found, running, batched, batch_first)
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def state_gradients(params: Params, d_o: ArrayLike, *, method: Method = "recursion") -> Array:
     """Return ``g_t = dL/dh_t`` for every step: equation (6), or (7), or by sensitivities carried forward.
 
@@ -259,7 +261,7 @@ def evaluate(
     e: Array,
     names: Collection[str],
 ) -> dict[str, Array]:
-    """Evaluate the gradients of a run (model, x, h0, hidden, d_o), truncated or not."""
+    """Evaluate the gradients of a run (model, x, before, hidden, d_o), truncated or not."""
     if truncate is None:
         found: dict[str, Array] = FORMS[form].gradients(*run, e, names)
         return found
@@ -274,7 +276,8 @@ def solve(
     hidden, o = problem.run()
     L, d_o = problem.evaluate(o)
     e = d_o @ problem.model.W_qh
-    run = (problem.model, problem.x, problem.h0, hidden, d_o)
+    before = states_before(hidden, problem.h0, problem.running)
+    run = (problem.model, problem.x, before, hidden, d_o)
     found = evaluate(form, truncate, run, e, names)
     return L, as_gradients(found, problem.running, problem.batched, problem.batch_first)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from ..engine.floating_point import quiet
 from ..engine.params import Trajectory
 from .scan import scan
 
@@ -66,6 +67,17 @@ def states(model: Model, x: Array, h0: Array) -> Array:
     return scan(model.W_hh, v, h0)
 
 
+def states_before(hidden: Array, h0: Array, running: NDArray[np.bool_] | None) -> Array:
+    """Return ``h_{t-1}`` for t = 1..T, zero where the step is not run: the state before may be infinite.
+
+    Returns
+    -------
+    ndarray, shape (T, B, h)
+    """
+    before = np.concatenate([h0[np.newaxis], hidden[:-1]])
+    return before if running is None else np.where(running, before, 0)
+
+
 def outputs(model: Model, x: Array, hidden: Array) -> Array:
     """Evaluate equation (2), ``o_t = W_qh h_t + W_qx x_t + b_q``, for all steps at once.
 
@@ -81,7 +93,7 @@ def outputs(model: Model, x: Array, hidden: Array) -> Array:
     return o
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def forward(
     params: Params, x: ArrayLike, h0: ArrayLike | None = None, *, batch_first: bool = False
 ) -> Trajectory:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import _validate
+from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from .gradients import as_gradients, chosen
 from .problem import Array, Problem, pose
@@ -66,7 +67,7 @@ def slope(problem: Problem, direction: Mapping[str, Array], method: str) -> floa
     return (4 * central(FINITE_STEP / 2) - central(FINITE_STEP)) / 3
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def directional_derivative(
     params: Params,
     x: ArrayLike,
@@ -134,7 +135,7 @@ def velocity_of(
     return velocity
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def numerical_gradient(
     params: Params,
     x: ArrayLike,

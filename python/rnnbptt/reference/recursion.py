@@ -43,15 +43,15 @@ def outer_sum(a: Array, b: Array) -> Array:
 
 
 def gradients(
-    model: Model, x: Array, h0: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
+    model: Model, x: Array, before: Array, hidden: Array, d_o: Array, e: Array, wrt: Collection[str]
 ) -> dict[str, Array]:
     """Evaluate equations (5), (6) and (8) to (12).
 
     Parameters
     ----------
     model : Model
-    x, h0, hidden : ndarray, shapes (T, B, d), (B, h), (T, B, h)
-        Inputs and states of the forward pass.
+    x, before, hidden : ndarray, shapes (T, B, d), (T, B, h), (T, B, h)
+        Inputs of the forward pass, and states before and after each step.
     d_o : ndarray, shape (T, B, q)
         ``dL/do_t``, equation (4).
     e : ndarray, shape (T, B, h)
@@ -66,13 +66,13 @@ def gradients(
         One array for each name in `wrt`.
     """
     g = state_gradients(model, e)  # (6)
-    return sums(model, x, h0, hidden, d_o, g, g[0] @ model.W_hh, wrt)  # (10)
+    return sums(model, x, before, hidden, d_o, g, g[0] @ model.W_hh, wrt)  # (10)
 
 
 def sums(
     model: Model,
     x: Array,
-    h0: Array,
+    before: Array,
     hidden: Array,
     d_o: Array,
     g: Array,
@@ -88,7 +88,7 @@ def sums(
     formula: dict[str, Callable[[], Array]] = {
         "W_qh": lambda: outer_sum(d_o, hidden),  # (5)
         "W_hx": lambda: outer_sum(g, x),  # (8)
-        "W_hh": lambda: g[0].T @ h0 + outer_sum(g[1:], hidden[:-1]),  # (9)
+        "W_hh": lambda: outer_sum(g, before),  # (9)
         "h0": lambda: d_h0,
         "x": lambda: g @ W_hx if W_qx is None else g @ W_hx + d_o @ W_qx,  # (11)
         "b_h": lambda: g.sum(axis=(0, 1)),  # (12)

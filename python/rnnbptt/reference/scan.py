@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _validate
+from ..engine.floating_point import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -32,7 +33,7 @@ def scan(
     return s
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def linear_scan(
     W: ArrayLike,
     v: ArrayLike,

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from .gradients import FORMS, as_gradients, chosen
-from .model import as_given
+from .model import as_given, states_before
 from .numerical import COMPLEX_STEP, moved, velocity_of
 from .problem import Array, pose
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..engine.params import Params
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def jvp(
     params: Params,
     x: ArrayLike,
@@ -74,7 +75,7 @@ def jvp(
     return as_given(o.imag / COMPLEX_STEP, problem.batched, problem.batch_first)
 
 
-@np.errstate(over="ignore", invalid="ignore")
+@quiet
 def hvp(
     params: Params,
     x: ArrayLike,
@@ -121,7 +122,8 @@ def hvp(
     analytic = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP)
     hidden, o = analytic.run()
     d_o = analytic.evaluate(o)[1]
-    run = (analytic.model, analytic.x, analytic.h0, hidden, d_o)
+    before = states_before(hidden, analytic.h0, analytic.running)
+    run = (analytic.model, analytic.x, before, hidden, d_o)
     found = FORMS["recursion"].gradients(*run, d_o @ analytic.model.W_qh, names)
     parts = {name: np.ascontiguousarray(part.imag / COMPLEX_STEP) for name, part in found.items()}
     return as_gradients(parts, problem.running, problem.batched, problem.batch_first)

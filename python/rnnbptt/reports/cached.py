@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
+from ..engine.floating_point import quiet
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -33,5 +35,5 @@ class cached(Generic[Value]):  # a decorator, like `property`
         if instance is None:
             return self
         # Two threads may compute it; both get the value that was kept first.
-        value: Value = vars(instance).setdefault(self._name, self._compute(instance))
+        value: Value = vars(instance).setdefault(self._name, quiet(self._compute)(instance))
         return value

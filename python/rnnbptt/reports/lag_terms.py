@@ -23,6 +23,7 @@ from .. import _core
 from ..engine.params import Params
 from ..gradients.vjp import vjp
 from .cached import cached
+from .wide_range import entries
 from .wide_range.chunked_recurrence import Chunk
 from .wide_range.correlation import correlate
 from .wide_range.scaled import (
@@ -31,7 +32,6 @@ from .wide_range.scaled import (
     Real,
     Scaled,
     add,
-    contract,
     normalised,
     outer_sum,
     product,
@@ -82,6 +82,11 @@ class LagTerms:
 
     def __init__(self, problem: Problem, lags: int, threads: int) -> None:
         self.problem, self.lags, self._threads = problem, lags, threads
+        self._rest: Scaled | None = None
+        if problem.uneven is not None:
+            self.P, self.C, self.R, self._rest = problem.uneven.lag_factors(problem.d_o, lags)
+            self.rest = entries.rows(self._rest, 2)
+            return
         W, W_qh = problem.params.W_hh, problem.params.W_qh
         h, q = len(W), len(W_qh)
         chunk = problem.recurrence.chunk
@@ -126,7 +131,13 @@ class LagTerms:
         top = exponents.max()
         left = Scaled(P, exponents).at(np.full_like(exponents, top)).reshape(-1, P.shape[2])
         sums = normalised(outer_sum(left, Z.reshape(-1, Z.shape[2]), self._threads), top, axes=2)
-        return add(Scaled(self.rest.mantissa[:, :width], self.rest.exponent), sums)
+        return add(self.rest_of(width), sums)
+
+    def rest_of(self, width: int | None) -> Scaled:
+        """Return the first columns of what lags from K on add together."""
+        if self._rest is not None:
+            return entries.rows(entries.part(self._rest, (slice(None), slice(width))), 2)
+        return Scaled(self.rest.mantissa[:, :width], self.rest.exponent)
 
     def log2_norms(self, width: int) -> Real:
         """Return base-2 logarithms of the norms of the contributions' first `width` columns."""
@@ -189,44 +200,21 @@ class LagTerms:
         """
         problem, K = self.problem, self.lags
         T = len(problem.inputs)
-        q, h = problem.params.W_qh.shape
+        h = len(problem.params.W_hh)
         last = self._from_start(slice(K - 1, K))
         last = Scaled(last.mantissa[0], last.exponent[0])
         rest = normalised(np.zeros((h, h + problem.inputs.shape[2])), axes=2)
         if K == T:
             return rest, last
-        if problem.raw and problem.adjoint.raw:
-            # A gradient at the same states, of a model that reads them out by W_qh W_hh^K.
-            top = outer.exponent.max()
-            W_hx, W_hh, b_h = problem.params.W_hx, problem.params.W_hh, problem.params.b_h
-            d = W_hx.shape[1]
-            x, d_o = problem.inputs[: T - K, :, :d], problem.d_o.mantissa[K:]
-            params = Params(W_hx, W_hh, outer.at(np.full_like(outer.exponent, top)), b_h)
-            gradients = vjp(params, x, d_o, problem.start, num_threads=self._threads or None)
-            assert gradients.W_qh is not None
-            return normalised(side_by_side(gradients), top, axes=2), add(last, normalised(gradients.W_qh))
-        before = raw_if_tame(problem.start[np.newaxis])
-        forward = problem.recurrence.forward
-        for first in range(0, T - K, forward.span_length):
-            stop = min(first + forward.span_length, T - K)
-            hidden = forward.span(first, stop).hidden
-            top = np.concatenate([before.exponent, hidden.exponent])
-            rows = Scaled(np.concatenate([before.mantissa, hidden.mantissa]), top)
-            before = Scaled(rows.mantissa[-1:], top[-1:])
-            # Step r of the adjoint is g_{T+1-r}: backwards, from g_{stop+K} to g_{first+1+K}.
-            g = problem.adjoint.span(T - stop - K, T - first - K).hidden
-            g = Scaled(g.mantissa[::-1], g.exponent[::-1])
-            inputs = raw_if_tame(problem.inputs[first:stop])
-            by_state = contract(g, Scaled(rows.mantissa[:-1], top[:-1]), self._threads)
-            by_input = contract(g, inputs, self._threads)
-            both = np.maximum(by_state.exponent, by_input.exponent)
-            joined = np.concatenate([by_state.at(both), by_input.at(both)], axis=1)
-            rest = add(rest, normalised(joined, both))
-            later = slice(first + K, stop + K)
-            e = Scaled(problem.d_o.mantissa[later], problem.d_o.exponent[later])
-            read_out = contract(e, Scaled(rows.mantissa[1:], top[1:]), self._threads)
-            last = add(last, normalised(read_out.mantissa, np.full(q, read_out.exponent)))
-        return problem.adjoint.propagated(rest, K), last
+        # A gradient at the same states, of a model that reads them out by W_qh W_hh^K.
+        top = outer.exponent.max()
+        W_hx, W_hh, b_h = problem.params.W_hx, problem.params.W_hh, problem.params.b_h
+        d = W_hx.shape[1]
+        x, d_o = problem.inputs[: T - K, :, :d], problem.d_o.mantissa[K:]
+        params = Params(W_hx, W_hh, outer.at(np.full_like(outer.exponent, top)), b_h)
+        gradients = vjp(params, x, d_o, problem.start, num_threads=self._threads or None)
+        assert gradients.W_qh is not None
+        return normalised(side_by_side(gradients), top, axes=2), add(last, normalised(gradients.W_qh))
 
 
 def side_by_side(gradients: Gradients) -> Real:

@@ -13,10 +13,14 @@ from ..engine.losses import CallersLoss, Loss, SumOfSquares, answer_of, checked_
 from ..engine.params import Params
 from ..engine.trajectories import outputs
 from .cached import cached
+from .wide_range import entries
 from .wide_range.chunked_recurrence import Chunk, ChunkedRecurrence, chunk_of
-from .wide_range.scaled import TAME, ZERO, Real, Scaled, add, normalised, raw_if_tame, vanishing
+from .wide_range.scaled import TAME, ZERO, Real, Scaled, normalised, raw_if_tame, vanishing
+from .wide_range.uneven import UnevenRecurrence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from ..engine.losses import LossLike
@@ -40,23 +44,25 @@ class Problem:
     """Targets that are NaN and would count otherwise."""
     batched: bool
     batch_first: bool
-    plain: bool
-    """Whether the engine, without exponents, gave the outputs."""
     recurrence: Recurrence
+    uneven: UnevenRecurrence | None
+    """Where numbers are not all of ordinary size; then each of `d_o` has an exponent."""
 
     @property
     def raw(self) -> bool:
-        """Whether all states are ordinary numbers."""
-        return self.plain or self.recurrence.forward.raw
+        """Whether states, their gradients and dL/do are ordinary numbers."""
+        return self.uneven is None
 
     @cached
-    def adjoint(self) -> ChunkedRecurrence:
+    def _adjoint(self) -> ChunkedRecurrence:
         """``g_t = dL/dh_t`` in reversed time: its step r is ``g_{T+1-r}``."""
-        return self.recurrence.adjoint(self.d_o)
+        return self.recurrence.adjoint(self.d_o.mantissa)
 
     def log2_state_gradients(self) -> Real:
         """Return ``log2 ||g_t||`` as (T, B)."""
-        return self.adjoint.log2_norms()[::-1]
+        if self.uneven is not None:
+            return entries.rows(self.uneven.state_gradients(self.d_o)).log2_norms()
+        return self._adjoint.log2_norms()[::-1]
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,19 @@ class Recurrence:
 
     @cached
     def forward(self) -> ChunkedRecurrence:
-        """States and outputs far beyond the range of float64."""
-        W_hh, W_qh, inputs = self.params.W_hh, self.params.W_qh, raw_if_tame(self.inputs)
+        """The states."""
         length, power = self.chunk.length, self.chunk.power
-        return ChunkedRecurrence(W_hh, self.columns, W_qh, inputs, self.start, self.threads, length, power)
+        return ChunkedRecurrence(
+            self.params.W_hh, self.columns, self.inputs, self.start, self.threads, length, power
+        )
 
-    def adjoint(self, d_o: Scaled, read_out: Real | None = None) -> ChunkedRecurrence:
-        """Return ``g_t = W_qh^T d_o_t + W_hh^T g_{t+1}`` in reversed time: its step r is ``g_{T+1-r}``.
-
-        Its outputs are ``read_out g_t``, of (m, h) and (h,): with ``W_hx^T``, what arrives at inputs.
-        """
+    def adjoint(self, d_o: Real) -> ChunkedRecurrence:
+        """Return ``g_t = W_qh^T d_o_t + W_hh^T g_{t+1}`` in reversed time: its step r is ``g_{T+1-r}``."""
         W, W_qh, power = self.params.W_hh, self.params.W_qh, self.chunk.power
         return ChunkedRecurrence(
             np.ascontiguousarray(W.T),
             np.ascontiguousarray(W_qh.T),
-            np.zeros((1, len(W))) if read_out is None else read_out,
-            Scaled(d_o.mantissa[::-1], d_o.exponent[::-1]),
+            d_o[::-1],
             np.zeros_like(self.start),
             self.threads,
             self.chunk.length,
@@ -148,15 +151,22 @@ def pose(
     if wide.b_h is not None:
         inputs = np.concatenate([inputs, np.ones((T, B, 1))], axis=2)
     recurrence = Recurrence(wide, inputs, start, threads)
-    o = raw_if_tame(outputs(wide, Dataset(wide, x, start), threads))
-    plain = o.raw and not _vanishing(o.mantissa, running)
-    if not plain:
-        o = _outputs(recurrence.forward, wide, x)
-    if not isinstance(step_loss, Loss):
-        d_o = _callers_derivative(step_loss, o, y, dataset)
-    else:
+    uneven = None
+
+    def derivative(o: Scaled, even: bool) -> Scaled:
+        if not isinstance(step_loss, Loss):
+            d_o = _callers_derivative(step_loss, o.at(np.zeros_like(o.exponent)), y, dataset)
+            return raw_if_tame(d_o) if even else entries.entries(d_o)
         assert targets is not None
-        d_o = _derivative(step_loss, o, targets, dataset.shares())
+        shares = dataset.shares()
+        return (_derivative if even else _uneven_derivative)(step_loss, o, targets, shares)
+
+    plain = _ordinary(recurrence, wide, x, targets, running, threads, derivative)
+    if plain is None:
+        uneven = UnevenRecurrence(wide, recurrence.columns, inputs, start, threads)
+        d_o = derivative(_outputs(uneven, wide, x, threads), False)
+    else:
+        d_o = plain
     counted = T * B if used is None else int(used.sum())
     return Problem(
         wide,
@@ -167,9 +177,31 @@ def pose(
         missing,
         dataset.batched,
         dataset.batch_first,
-        plain,
         recurrence,
+        uneven,
     )
+
+
+def _ordinary(
+    recurrence: Recurrence,
+    params: Params,
+    x: Real,
+    targets: NDArray[Any] | None,
+    running: NDArray[np.bool_] | None,
+    threads: int,
+    derivative: Callable[[Scaled, bool], Scaled],
+) -> Scaled | None:
+    """Return dL/do if all numbers, from what is given to gradients of states, are of ordinary size."""
+    given = [array for _, array in params.items()] + [x, recurrence.start]
+    if targets is not None and targets.dtype.kind == "f":
+        given.append(targets)
+    if not all(entries.moderate(array, TAME) for array in given):
+        return None
+    o = raw_if_tame(outputs(params, Dataset(params, x, recurrence.start), threads))
+    if not o.raw or _vanishing(o.mantissa, running) or not recurrence.forward.raw:
+        return None
+    d_o = derivative(o, True)
+    return d_o if d_o.raw and recurrence.adjoint(d_o.mantissa).raw else None
 
 
 def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
@@ -180,14 +212,13 @@ def _vanishing(o: Real, running: NDArray[np.bool_] | None) -> bool:
     return bool((nonzero[:-1] & ~nonzero[1:] & running[1:]).any())
 
 
-def _outputs(recurrence: ChunkedRecurrence, params: Params, x: Real) -> Scaled:
-    """Return outputs far beyond the range of float64."""
-    o = recurrence.outputs()
-    o = raw_if_tame(o.mantissa) if o.raw else normalised(*o)
-    direct = None if params.W_qx is None else x @ params.W_qx.T
+def _outputs(recurrence: UnevenRecurrence, params: Params, x: Real, threads: int) -> Scaled:
+    o = recurrence.outputs
+    if params.W_qx is not None:
+        o = entries.total(o, entries.product(entries.entries(x), entries.entries(params.W_qx.T), threads))
     if params.b_q is not None:
-        direct = np.broadcast_to(params.b_q, o.mantissa.shape) if direct is None else direct + params.b_q
-    return o if direct is None else add(o, raw_if_tame(direct))
+        o = entries.total(o, entries.entries(np.broadcast_to(params.b_q, o.mantissa.shape)))
+    return o
 
 
 def chosen_lags(lags: int | None, problem: Problem) -> int:
@@ -209,18 +240,12 @@ def _finite(name: str, array: NDArray[Any]) -> None:
 
 def _derivative(loss: Loss, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
     """Return dL/do of a loss that has a name; steps or outputs have shares of the mean, (T, B, 1 or q)."""
-    if isinstance(loss, SumOfSquares):  # linear in the residual, which may lie far beyond float64
-        residual = add(o, raw_if_tame(-targets))
-        d_o = residual.mantissa * (share * loss.factor(targets.shape[-1]))
-        return raw_if_tame(d_o) if residual.raw else normalised(d_o, residual.exponent)
-    if loss.shift_invariant:  # relative to the largest output, the others end in the range of float64 or at 0
-        o = Scaled(o.mantissa - o.mantissa.max(axis=-1, keepdims=True), o.exponent)
-    dl = loss.derivative(o.at(np.zeros_like(o.exponent)), targets)
-    result = raw_if_tame(share * dl)
+    if isinstance(loss, SumOfSquares):
+        return raw_if_tame((o.mantissa - targets) * (share * loss.factor(targets.shape[-1])))
+    result = raw_if_tame(share * loss.derivative(o.mantissa, targets))
     if loss.slope_at_zero is None:
         return result
-    residual = add(o, raw_if_tame(-targets))
-    near = normalised(residual.mantissa * (share * loss.slope_at_zero), residual.exponent)
+    near = normalised((o.mantissa - targets) * (share * loss.slope_at_zero))
     tiny = (near.exponent < -TAME) & (near.exponent > ZERO)
     if not tiny.any():
         return result
@@ -229,8 +254,24 @@ def _derivative(loss: Loss, o: Scaled, targets: NDArray[Any], share: Real) -> Sc
     return Scaled(mantissa, np.where(tiny, near.exponent, result.exponent))
 
 
-def _callers_derivative(loss: CallersLoss, o: Scaled, y: Any, dataset: Dataset) -> Scaled:
-    outputs = o.at(np.zeros_like(o.exponent))
+def _uneven_derivative(loss: Loss, o: Scaled, targets: NDArray[Any], share: Real) -> Scaled:
+    """Return the same where outputs have an exponent each."""
+    if isinstance(loss, SumOfSquares):  # linear in the residual, which may lie far beyond float64
+        residual = entries.total(o, entries.entries(-targets))
+        return entries.times(residual, share * loss.factor(targets.shape[-1]))
+    # Relative to the largest output, the others end in the range of float64 or at zero.
+    shifted = entries.total(o, entries.negative(entries.largest(o))) if loss.shift_invariant else o
+    dl = loss.derivative(shifted.at(np.zeros_like(shifted.exponent)), targets)
+    result = entries.times(entries.entries(dl), share)
+    if loss.slope_at_zero is None:
+        return result
+    residual = entries.total(o, entries.entries(-targets))
+    near = entries.times(residual, share * loss.slope_at_zero)
+    tiny = (residual.exponent < -TAME) & (residual.exponent > ZERO)
+    return Scaled(*(np.where(tiny, *some) for some in zip(near, result, strict=True)))
+
+
+def _callers_derivative(loss: CallersLoss, outputs: Real, y: Any, dataset: Dataset) -> Real:
     if not np.isfinite(outputs).all():
         raise ValueError("loss must be the name of a loss where outputs exceed the range of float64")
     running = dataset.running
@@ -245,4 +286,4 @@ def _callers_derivative(loss: CallersLoss, o: Scaled, y: Any, dataset: Dataset) 
     if running is not None:
         d_o = np.where(running[..., np.newaxis], d_o, 0)
     _finite("d_o", d_o)
-    return raw_if_tame(np.asarray(d_o, np.float64))
+    return np.asarray(d_o, np.float64)

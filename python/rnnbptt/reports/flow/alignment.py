@@ -29,16 +29,25 @@ class Backpropagated:
     """
 
     def __init__(self, W: Real, P: Scaled, d_o: Scaled, used: int, threads: int) -> None:
-        self._W, self._P, self._d_o, self._threads = W, P, d_o, threads
-        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2, with D the rows d_o_t.
-        rows, top = self._rows
-        vectors, exponent = self._by_lag
-        gram = outer_sum(rows, rows, threads)
+        self._W, self._threads = W, threads
+        # sum_t ||(W^T)^k W_qh^T d_o_t||^2 = ||D P_k||_F^2, with D the rows d_o_t. Two of its columns may lie
+        # far apart where numbers have an exponent each: what they are divided by goes to the rows of P_k.
+        each = d_o.exponent.ndim == d_o.mantissa.ndim
+        top = d_o.exponent.max(axis=(0, 1)) if each else d_o.exponent.max()
+        self._rows = d_o.at(np.broadcast_to(top, d_o.exponent.shape)).reshape(-1, d_o.mantissa.shape[2])
+        exponents = P.exponent + top
+        exponent = exponents.max(axis=1)
+        self._by_lag = (
+            Scaled(P.mantissa, exponents).at(np.broadcast_to(exponent[:, np.newaxis], exponents.shape)),
+            exponent,
+        )
+        vectors, _ = self._by_lag
+        gram = outer_sum(self._rows, self._rows, threads)
         self._lengths = log2_norms_of_products(vectors, None, gram, threads) + exponent
         lost = np.flatnonzero(np.isnan(self._lengths))
         if lost.size:
             self._lengths[lost] = self._vectors(lost).log2_norms()
-        self.log2_norms: Real = self._lengths + top - np.log2(used) / 2
+        self.log2_norms: Real = self._lengths - np.log2(used) / 2
 
     @property
     def eigenvalues(self) -> NDArray[np.complex128]:
@@ -51,32 +60,18 @@ class Backpropagated:
         vectors, exponent = self._vectors(slice(None))
         basis = self._leading[1]
         rows = product(vectors.reshape(-1, len(basis)), basis, self._threads)
-        with np.errstate(all="ignore"):
-            within = Scaled(rows.reshape(len(exponent), -1), exponent).log2_norms()
-            share: Real = np.exp2(np.minimum(within - self._lengths, 0))
+        within = Scaled(rows.reshape(len(exponent), -1), exponent).log2_norms()
+        share: Real = np.exp2(np.minimum(within - self._lengths, 0))
         return share
 
     @cached
     def _leading(self) -> tuple[NDArray[np.complex128], Real]:
         return _leading(self._W)
 
-    @property
-    def _rows(self) -> tuple[Real, Any]:
-        """D, and its exponent."""
-        top = self._d_o.exponent.max()
-        rows = self._d_o.at(np.broadcast_to(top, self._d_o.exponent.shape))
-        return rows.reshape(-1, rows.shape[2]), top
-
-    @property
-    def _by_lag(self) -> Scaled:
-        """P under one exponent for each lag."""
-        exponent = self._P.exponent.max(axis=1)
-        return Scaled(self._P.at(np.broadcast_to(exponent[:, np.newaxis], self._P.exponent.shape)), exponent)
-
     @cached
     def _R(self) -> Real:
         """R of D = QR: ``||D P_k|| = ||R P_k||``."""
-        return np.asarray(np.linalg.qr(self._rows[0], mode="r"))
+        return np.asarray(np.linalg.qr(self._rows, mode="r"))
 
     def _vectors(self, lags: Any) -> Scaled:
         """Return ``R P_k`` for some lags, (., ., h)."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import _validate
+from ...engine.floating_point import quiet
 from ..lag_terms import LagTerms
 from ..problem import chosen_lags, pose
 from ..wide_range.scaled import Real, Scaled
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ...engine.params import Params
 
 
+@quiet
 def gradient_flow(
     params: Params,
     x: ArrayLike,
@@ -93,48 +95,47 @@ def gradient_flow(
     True
     """
     threads = _validate.num_threads(num_threads)
-    with np.errstate(all="ignore"):
-        problem = pose(
-            params,
-            x,
-            y,
-            loss=loss,
-            h0=h0,
-            weights=weights,
-            lengths=lengths,
-            mask=mask,
-            batch_first=batch_first,
-            threads=threads,
-        )
-        terms = LagTerms(problem, chosen_lags(lags, problem), threads)
-        by_step = problem.log2_state_gradients()
-        W, P = problem.params.W_hh, terms.P
-        arriving = Backpropagated(W, P, problem.d_o, max(problem.used, 1), threads)
-        h = len(problem.start[0])
-        total = terms.total(h)
-        mantissa = total.mantissa
-        square = float(np.sum(mantissa * mantissa))
-        inner = terms.inner_products(mantissa)
-        shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
-        rest = Scaled(terms.rest.mantissa[:, :h], terms.rest.exponent)
-        beyond = np.sum(rest.mantissa * mantissa)
-        own = by_step if problem.batched else by_step[:, 0]
-        return GradientFlow(
-            steps=len(by_step),
-            batch=by_step.shape[1],
-            size=h,
-            dtype=str(params.dtype),
-            batch_first=problem.batched and problem.batch_first,
-            log2_state_gradients=own.T if problem.batched and problem.batch_first else own,
-            log2_lag_norms=arriving.log2_norms,
-            arriving=arriving,
-            missing=problem.missing,
-            log2_contributions=terms.log2_norms(h),
-            shares=shares,
-            remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),
-            log2_remainder=float(rest.log2_norms()),
-            log2_gradient_norm=float(total.log2_norms()),
-        )
+    problem = pose(
+        params,
+        x,
+        y,
+        loss=loss,
+        h0=h0,
+        weights=weights,
+        lengths=lengths,
+        mask=mask,
+        batch_first=batch_first,
+        threads=threads,
+    )
+    terms = LagTerms(problem, chosen_lags(lags, problem), threads)
+    by_step = problem.log2_state_gradients()
+    W, P = problem.params.W_hh, terms.P
+    arriving = Backpropagated(W, P, problem.d_o, max(problem.used, 1), threads)
+    h = len(problem.start[0])
+    total = terms.total(h)
+    mantissa = total.mantissa
+    square = float(np.sum(mantissa * mantissa))
+    inner = terms.inner_products(mantissa)
+    shares = _scaled_share(inner.mantissa, inner.exponent, square, total)
+    rest = terms.rest_of(h)
+    beyond = np.sum(rest.mantissa * mantissa)
+    own = by_step if problem.batched else by_step[:, 0]
+    return GradientFlow(
+        steps=len(by_step),
+        batch=by_step.shape[1],
+        size=h,
+        dtype=str(params.dtype),
+        batch_first=problem.batched and problem.batch_first,
+        log2_state_gradients=own.T if problem.batched and problem.batch_first else own,
+        log2_lag_norms=arriving.log2_norms,
+        arriving=arriving,
+        missing=problem.missing,
+        log2_contributions=terms.log2_norms(h),
+        shares=shares,
+        remainder_share=float(_scaled_share(beyond, rest.exponent, square, total)),
+        log2_remainder=float(rest.log2_norms()),
+        log2_gradient_norm=float(total.log2_norms()),
+    )
 
 
 def _scaled_share(inner: Any, exponent: Any, square: float, total: Scaled) -> Real:

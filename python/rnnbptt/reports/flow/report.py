@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _validate
+from ...engine.floating_point import quiet_class
 from ..showing import (
     BLUE,
     GREY,
@@ -50,6 +51,7 @@ class RangeExits(NamedTuple):
     overflow_step: int | None
 
 
+@quiet_class
 @dataclass(frozen=True, eq=False, slots=True)
 class GradientFlow:
     r"""Gradients of a loss on their way back in time: see `gradient_flow`.
@@ -153,8 +155,7 @@ class GradientFlow:
             the lags of this report.
         """
         tol = _positive("tol", tol)
-        with np.errstate(invalid="ignore"):
-            below = np.flatnonzero(self.log2_lag_norms - self.log2_lag_norms[0] < np.log2(tol))
+        below = np.flatnonzero(self.log2_lag_norms - self.log2_lag_norms[0] < np.log2(tol))
         return int(below[0]) if below.size else None
 
     def range_exits(self, dtype: str = "float64") -> RangeExits:
@@ -205,8 +206,7 @@ class GradientFlow:
             "",
             "    lag   |(W^T)^k e|     of lag 0  aligned        |G_k|      share     so far",
         ]
-        with np.errstate(invalid="ignore"):
-            relative = self.log2_lag_norms - self.log2_lag_norms[0]
+        relative = self.log2_lag_norms - self.log2_lag_norms[0]
         for k in shown(K):
             lines.append(
                 f"{k:>7}{power_of_two(self.log2_lag_norms[k]):>14}{power_of_two(relative[k]):>13}"
@@ -292,8 +292,7 @@ class GradientFlow:
 
     def _plot_lags(self, axes: Any) -> None:
         k = np.arange(self.lags)
-        with np.errstate(invalid="ignore"):
-            relative = self.log2_lag_norms - self.log2_lag_norms[0]
+        relative = self.log2_lag_norms - self.log2_lag_norms[0]
         finite = np.isfinite(relative)
         axes.plot(k[finite], relative[finite], color=BLUE, label=r"$\Vert (W_{hh}^\top)^k e \Vert$ of lag 0")
         radius = float(abs(self.leading_eigenvalues[0]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ... import _validate
+from ...engine.floating_point import quiet
 from ...engine.powers import power_norms
 from .growth import (
     departure_from_normality,
@@ -39,6 +40,7 @@ _CURVE = 40
 _NORMAL = 1e-6
 
 
+@quiet
 def spectral_report(W_hh: ArrayLike, *, num_threads: int | None = None) -> SpectralReport:
     r"""Tell whether, how fast and by which detour gradients through ``W_hh`` vanish or explode.
 
@@ -179,11 +181,10 @@ def spectral_report(W_hh: ArrayLike, *, num_threads: int | None = None) -> Spect
         if contraction is not None:
             bound = min(bound, max(1.0, exp2(peak)))
 
-    with np.errstate(divide="ignore"):
-        moduli = np.abs(eigenvalues)
-        logs = np.log(moduli)
-        decay_times = np.where(np.abs(logs) <= tolerance, np.inf, -1 / logs) + 0.0
-        periods = 2 * np.pi / np.abs(np.angle(eigenvalues))
+    moduli = np.abs(eigenvalues)
+    logs = np.log(moduli)
+    decay_times = np.where(np.abs(logs) <= tolerance, np.inf, -1 / logs) + 0.0
+    periods = 2 * np.pi / np.abs(np.angle(eigenvalues))
     reach = max(4 * (peak_lag or 0), _reach(growth, index, decay_times))
     reach = min(max(reach, min(contraction or 0, 16 * (peak_lag or 0))), horizon)
     step = 2 ** max(0, math.ceil(math.log2(reach / _CURVE)))

@@ -51,9 +51,8 @@ def rate_of_powers(W: FloatArray, num_threads: int | None) -> Rate:
     mantissas, scales = np.empty((len(ks), h, h)), np.empty(len(ks))
     threads = _validate.num_threads(num_threads)
     _core.scaled_powers(h, W, ks, mantissas, scales, threads, FLOAT64_BITS)
-    with np.errstate(divide="ignore"):
-        norms = np.log2(np.linalg.norm(mantissas, "fro", axis=(1, 2))) + scales
-        traces = np.log2(np.abs(np.trace(mantissas, axis1=1, axis2=2))) + scales
+    norms = np.log2(np.linalg.norm(mantissas, "fro", axis=(1, 2))) + scales
+    traces = np.log2(np.abs(np.trace(mantissas, axis1=1, axis2=2))) + scales
     low, high, trusted, error = -math.inf, math.inf, 0, -math.inf
     tops = np.full(len(ks), np.inf)
     for j, (norm, trace) in enumerate(zip(norms, traces, strict=True)):

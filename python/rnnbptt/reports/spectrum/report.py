@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...engine.floating_point import quiet_class
 from ..showing import BLUE, LAG, ORANGE, WIDTH, drawing_axes, finish, jsonable
 from .numbers import Growth, Real, exp2, number, power_of_two, rounding
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 _EIGENVALUES_PRINTED = 10
 
 
+#: What is larger is drawn at the edge: matplotlib adds up and multiplies coordinates.
+_DRAWN = 1e150
+
+
+@quiet_class
 @dataclass(frozen=True, eq=False, slots=True)
 class SpectralReport:
     r"""How powers of ``W_hh`` grow or decay, and what that means for gradients: see `spectral_report`.
@@ -221,11 +227,11 @@ class SpectralReport:
             (~inside, ORANGE, "^", "|λ| > 1: grows"),
         ):
             if some.any():
-                z = self.eigenvalues[some]
+                z = np.clip(self.eigenvalues[some].view(np.float64), -_DRAWN, _DRAWN).view(np.complex128)
                 axes.scatter(
                     z.real, z.imag, s=36, color=color, marker=marker, alpha=0.8, label=label, zorder=3
                 )
-        reach = 1.08 * max(1.0, float(np.abs(self.eigenvalues).max()))
+        reach = 1.08 * min(max(1.0, float(np.abs(self.eigenvalues).max())), _DRAWN)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         finish(axes, "real part of λ", "imaginary part of λ", "Eigenvalues of W_hh")
         axes.legend(loc="upper left", fontsize="small")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import _validate
+from ...engine.floating_point import quiet
 from ...engine.params import Params
 from ...engine.truncation import Chunked, Randomized
 from ...gradients.vjp import vjp
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _DRAWS, _DRAWN_STEPS = 16, 20_000
 
 
+@quiet
 def truncation_report(
     params: Params,
     x: ArrayLike,
@@ -103,47 +105,46 @@ def truncation_report(
     if draws is not None:
         draws = _validate.integer("draws", draws, 0)
     generator = _validate.generator("rng", rng)
-    with np.errstate(all="ignore"):
-        problem = pose(
-            params,
-            x,
-            y,
-            loss=loss,
-            h0=h0,
-            weights=weights,
-            lengths=lengths,
-            mask=mask,
-            batch_first=batch_first,
-            threads=threads,
-        )
-        T, B, _ = problem.inputs.shape
-        K = chosen_lags(lags, problem)
-        if draws is None:
-            draws = _DRAWS if T * B <= _DRAWN_STEPS else 0
-        terms = LagTerms(problem, K, threads)
-        total = terms.total()
-        columns = _columns(problem)
-        tails, kept = _norms(terms, columns, total)
-        whole = {name: float(_part(total, part).log2_norms()) for name, part in columns.items()}
-        grid = _grid(T, K)
-        chunked_bias, chunked_cosine, deviation = _on_grid(problem, total, grid, draws, generator, threads)
-        return TruncationReport(
-            steps=T,
-            batch=B,
-            dtype=str(params.dtype),
-            parameters=tuple(name for name in columns if name != "all"),
-            log2_gradient_norm=whole["all"],
-            taus=np.arange(1, K + 1),
-            log2_bias=tails["all"] - whole["all"],
-            log2_bias_by_parameter={n: tails[n] - whole[n] for n in columns if n != "all"},
-            cosine=kept,
-            grid=grid,
-            chunked_bias=chunked_bias,
-            chunked_cosine=chunked_cosine,
-            randomized_deviation=deviation,
-            draws=draws,
-            missing=problem.missing,
-        )
+    problem = pose(
+        params,
+        x,
+        y,
+        loss=loss,
+        h0=h0,
+        weights=weights,
+        lengths=lengths,
+        mask=mask,
+        batch_first=batch_first,
+        threads=threads,
+    )
+    T, B, _ = problem.inputs.shape
+    K = chosen_lags(lags, problem)
+    if draws is None:
+        draws = _DRAWS if T * B <= _DRAWN_STEPS else 0
+    terms = LagTerms(problem, K, threads)
+    total = terms.total()
+    columns = _columns(problem)
+    tails, kept = _norms(terms, columns, total)
+    whole = {name: float(_part(total, part).log2_norms()) for name, part in columns.items()}
+    grid = _grid(T, K)
+    chunked_bias, chunked_cosine, deviation = _on_grid(problem, total, grid, draws, generator, threads)
+    return TruncationReport(
+        steps=T,
+        batch=B,
+        dtype=str(params.dtype),
+        parameters=tuple(name for name in columns if name != "all"),
+        log2_gradient_norm=whole["all"],
+        taus=np.arange(1, K + 1),
+        log2_bias=tails["all"] - whole["all"],
+        log2_bias_by_parameter={n: tails[n] - whole[n] for n in columns if n != "all"},
+        cosine=kept,
+        grid=grid,
+        chunked_bias=chunked_bias,
+        chunked_cosine=chunked_cosine,
+        randomized_deviation=deviation,
+        draws=draws,
+        missing=problem.missing,
+    )
 
 
 def _columns(problem: Problem) -> dict[str, slice]:
@@ -194,7 +195,7 @@ def _on_grid(
 ) -> tuple[Real, Real, Real]:
     """Return bias and cosine of detached blocks, and the relative deviation of randomised gradients."""
     bias, cosine, deviation = (np.full(len(grid), np.nan) for _ in range(3))
-    if not (problem.raw and problem.adjoint.raw and problem.d_o.raw):
+    if not problem.raw:
         return bias, cosine, deviation
     d = problem.params.shape[0]
     params = Params(problem.params.W_hx, problem.params.W_hh, problem.params.W_qh, problem.params.b_h)

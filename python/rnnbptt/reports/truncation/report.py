@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _validate
+from ...engine.floating_point import quiet_class
 from ..showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, left_out, shown
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ METHODS = ("sliding", "chunked", "randomized")
 Method = Literal["sliding", "chunked", "randomized"]
 
 
+@quiet_class
 @dataclass(frozen=True, eq=False, slots=True)
 class TruncationReport:
     r"""Errors of truncated gradients by truncation length: see `truncation_report`.
@@ -80,8 +82,7 @@ class TruncationReport:
     @property
     def bias(self) -> Real:
         """The bias of ``Sliding(tau)`` for `taus`; inf and 0 where float64 ends."""
-        with np.errstate(over="ignore", under="ignore"):
-            values: Real = np.exp2(self.log2_bias)
+        values: Real = np.exp2(self.log2_bias)
         return values
 
     def choose(self, tol: float = 0.01, method: Method = "sliding") -> int | None:

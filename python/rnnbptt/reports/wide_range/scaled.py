@@ -145,16 +145,6 @@ def add(a: Scaled, b: Scaled) -> Scaled:
     return normalised(a.at(top) + b.at(top), top)
 
 
-def contract(a: Scaled, b: Scaled, threads: int) -> Scaled:
-    """Return the sum of the outer products of rows, ``sum_i a_i b_i^T``, under one exponent."""
-    a, b = normalised(*a), normalised(*b)  # a row of zeros is not to decide on the exponent
-    rows = a.exponent + b.exponent
-    top = rows.max()
-    left = _ldexp(a.mantissa, rows - top).reshape(-1, a.mantissa.shape[-1])
-    right = b.mantissa.reshape(-1, b.mantissa.shape[-1])
-    return normalised(product(left.T, right, threads), top, axes=2)
-
-
 def product(a: Real, b: Real, threads: int, out: Real | None = None) -> NDArray[np.float64]:
     """Return the product of two matrices, by the engine: no threads of another library get in its way."""
     result: NDArray[Any] = np.empty((len(a), b.shape[1])) if out is None else out
