@@ -120,22 +120,25 @@ class WindowSums {
     const Index h = s_.h;
     widen(rows, d_o_.at(first, b), d_o_.step, s_.q, d_);
     product(rows, d_, s_.q, W_qh_, h, nullptr, e_);
-    std::fill(g_, g_ + rows * h, 0.0);
     lag_windows_.powers_grow() ? sum_by_steps(n, rows) : sum_by_doubling(rows);
   }
 
   void sum_by_steps(Index n, Index rows) {
-    std::fill(spare_, spare_ + n * s_.h, 0.0);
+    const Index h = s_.h;
+    Index before = 0;  // rows that have losses so far
     for (Index i = std::min(tau_, rows) - 1; i >= 0; --i) {
-      // Rows of losses that are not there stay zero.
-      product(std::min(n, rows - i), g_, s_.h, W_hh_, s_.h, e_ + i * s_.h, spare_);
+      const Index now = std::min(n, rows - i);
+      if (before > 0) product(before, g_, h, W_hh_, h, e_ + i * h, spare_);
+      std::copy(e_ + (i + before) * h, e_ + (i + now) * h, spare_ + before * h);
       std::swap(g_, spare_);
+      before = now;
     }
   }
 
   // Sums of the last tau - 1 rows are not complete unless the sequence ends there.
   void sum_by_doubling(Index rows) {
     const Index h = s_.h;
+    std::fill(g_, g_ + rows * h, 0.0);
     // to_t <- e_t + W^T^n from_{t+n} for n = 2^k; nothing follows the last rows.
     const auto put_before = [&](int k, const double* from, double*& to) {
       const Index n = std::min(Index{1} << k, rows);
