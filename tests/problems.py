@@ -69,14 +69,17 @@ class Case(NamedTuple):
         """Every gradient by the reference's recursion, in the problem's own precision."""
         return self.solve(wrt=self.wrt)
 
-    def scheduled(self, threads: int = 1, **schedule: int) -> tuple[float, Gradients]:
-        """Answer by the engine on a prescribed schedule."""
+    def posed(self, **schedule: int) -> Problem:
+        """Pose the problem of all gradients to the engine, on a prescribed schedule."""
         options = dict(self.options)
         loss = options.pop("loss", "mse")
         dataset = Dataset(self.params, self.x, wrt=self.wrt, **options)
         known = None if loss == "given" else checked_loss(loss)
-        problem = Problem(dataset, known, self.y, schedule=schedule)
-        return problem.loss_and_gradients(self.params, threads)
+        return Problem(dataset, known, self.y, schedule=schedule)
+
+    def scheduled(self, threads: int = 1, **schedule: int) -> tuple[float, Gradients]:
+        """Answer by the engine on a prescribed schedule."""
+        return self.posed(**schedule).loss_and_gradients(self.params, threads)
 
     def hessian_product(self, seed: int, threads: int = 1, **schedule: int) -> tuple[Array, Gradients]:
         """Multiply the Hessian by a random direction, on a prescribed schedule; return the direction too.

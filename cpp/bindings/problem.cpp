@@ -60,9 +60,9 @@ class BoundProblem {
   }
 
   // The loss and six new arrays: the gradients of the parameters that are `wanted`, None for others. Fills
-  // d_h0, d_x and d_o unless they are None. Gradients are cut where `cuts`, (T, B), is not zero.
+  // d_h0 and d_x unless they are None. Gradients are cut where `cuts`, (T, B), is not zero.
   py::tuple gradient(const py::tuple& weights, const py::tuple& wanted, const py::object& d_h0,
-                     const py::object& d_x, const py::object& d_o, const py::object& cuts, int threads) {
+                     const py::object& d_x, const py::object& cuts, int threads) {
     const Shape& s = problem_.shape;
     const Params<const Scalar> from = params<Scalar>(weights, s);
     if (wanted.size() != 6) misfit("wanted");
@@ -83,7 +83,6 @@ class BoundProblem {
     }
     to.h0 = output<Scalar>(d_h0, "d_h0", s.B * s.h);
     to.x = output_sequence<Scalar>(d_x, "d_x", s.T, s.B, s.d);
-    to.o = output_sequence<Scalar>(d_o, "d_o", s.T, s.B, s.q);
     Problem<Scalar> problem = problem_;
     problem.cuts = input<std::uint8_t>(cuts, "cuts", s.T * s.B);
     double loss = 0;
@@ -192,6 +191,7 @@ class BoundProblem {
     result["windows"] = used_.windows;
     result["window"] = used_.schedule.window;
     result["L_wanted"] = schedule_.L;
+    result["growth"] = used_.growth;
     result["splits"] = used_.schedule.splits;
     result["piece"] = used_.schedule.piece;
     result["keep_all_states"] = used_.schedule.keep_all_states;
@@ -320,7 +320,7 @@ void register_as(py::module_& module, const char* name) {
            py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep_all_states"),
            py::arg("memory_limit"), py::arg("bias"), py::arg("goal"), py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
-           py::arg("d_x"), py::arg("d_o"), py::arg("cuts"), py::arg("threads"))
+           py::arg("d_x"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))
       .def("hessian_product", &Bound::hessian_product, py::arg("theta"), py::arg("v"), py::arg("terms"),
            py::arg("threads"))

@@ -18,6 +18,7 @@ namespace {
 struct Plan {
   PowerChain power_chain;
   Schedule schedule;
+  double growth = 0;
 
   // Whether the chain of states is to be carried in float64.
   bool wide() const { return power_chain.powers.size() > 1 && !power_chain.forgetting; }
@@ -72,6 +73,7 @@ Plan plan_with_powers(Run& run, Workspace& workspace, const Params<const Scalar>
   const auto build_to = [&](Index L) {
     result.power_chain =
         build_powers(run, workspace, {h, problem.tangent}, W_hh, L, sizeof(Scalar) == sizeof(double));
+    result.growth = std::max(result.growth, result.power_chain.growth);
     return result.power_chain.powers.back().n;
   };
   for (Index reached = build_to(schedule.L); reached < result.schedule.L;) {
@@ -140,7 +142,7 @@ Differentiated differentiate(Run& run, Workspace& workspace, const Params<const 
     Coarsening<Scalar, State> coarsening(run, workspace, problem.shape, params, chosen.power_chain.powers,
                                          input_gradient, problem.tangent);
     Sweep<Scalar, State> sweep(run, workspace, cut, gradients, chosen.schedule, coarsening);
-    used = {chosen.schedule, coarsening.model().L, sweep.windows().count()};
+    used = {chosen.schedule, coarsening.model().L, sweep.windows().count(), chosen.growth};
     if (!lag_windows) return sweep.differentiate();
     return SlidingSweep<Scalar, State>(run, workspace, params, cut, gradients, chosen.schedule,
                                        chosen.power_chain.powers, *lag_windows, sweep)
@@ -198,8 +200,7 @@ void mend(Run& run, Workspace& workspace, const Params<const Scalar>& params, co
   std::vector<Scalar> inputs(gradients.x ? static_cast<std::size_t>(s.T * s.B * s.d) : 0);
   const Gradients<Scalar> again{{at(0), at(1), at(2), at(3), at(4), at(5)},
                                 at(6),
-                                {gradients.x ? inputs.data() : nullptr, s.B * s.d, s.d},
-                                {}};
+                                {gradients.x ? inputs.data() : nullptr, s.B * s.d, s.d}};
   UsedSchedule used;
   const Differentiated found = differentiate(run, workspace, from, scaled, again, schedule, used);
   const auto fill_in = [](Scalar& given, Scalar value, int power) {

@@ -11,6 +11,7 @@ struct UsedSchedule {
   Schedule schedule;
   Index L = 1;  // time steps in one coarse step
   Index windows = 1;
+  double growth = 0;  // of powers up to the L that was wanted, as far as they were built; 0 for none
 };
 
 // Fills `gradients`, all of whose non-null members are overwritten, and returns the loss (0 where dL/do is

@@ -45,7 +45,6 @@ class Problem:
         wanted: tuple[str | None, ...],
         d_h0: _Array | None,
         d_x: _Array | None,
-        d_o: _Array | None,
         cuts: _Array | None,
         threads: int,
     ) -> tuple[float, _Arrays]: ...

@@ -2,24 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 
 namespace rnnbptt {
 
-double frobenius(Index n, const double* A) {
-  double sums[8] = {};  // none waits for another
-  Index i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (Index j = 0; j < 8; ++j) sums[j] += A[i + j] * A[i + j];
-  for (; i < n; ++i) sums[0] += A[i] * A[i];
-  return std::sqrt(((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])));
-}
-
 namespace {
 
-// Largest Frobenius norm of a power the engine carries on with. A power of norm g turns a rounding error eps
-// of its entries into g eps of a state: this bound lies far below the growth at which the sequential
-// recursion itself has nothing exact left, and far above every power of a stable or nearly stable model.
+// Growth from which on products that are rounded cost a digit.
+constexpr double harmless_growth = 4;
+// The most that powers up to W^n may grow where none of them forgets errors.
+double growth_kept(Index n) {
+  return std::max(harmless_growth, static_cast<double>(n * n) / 4);
+}
+// The largest Frobenius norm of a power: no power of a stable model that may grow by so little has it, and an
+// exploding one of this size still multiplies exactly.
 constexpr double largest_norm = 1024;
 // A power that shrinks states by this factor forgets errors as fast as they come.
 constexpr double forgetting_rate = 0.75;
@@ -123,54 +118,74 @@ Sum multiply_plain(Run& run, Workspace& workspace, Square form, Sum A, Sum B) {
   return {product, nullptr};
 }
 
-std::vector<Power> powers_to(Run& run, Workspace& workspace, Square form, const double* W, Index n,
-                             bool exact) {
+// What powers are made of: W itself, or W balanced; and the rate at which its states explode.
+struct Basis {
+  const double* W;
+  const double* scales = nullptr;
+  double rate = 1;
+};
+
+// Powers up to W^n, or to the last one before they grow too large; `growth` includes the next one then.
+PowerChain powers_to(Run& run, Workspace& workspace, Square form, const Basis& basis, Index n, bool exact) {
   const auto multiply = exact ? multiply_exact : multiply_plain;
-  std::vector<Power> result{{1, W, nullptr}};
+  Growth growth(workspace, form, basis.rate);
+  growth.add(1, basis.W);
+  std::vector<Power> result{{1, basis.W, nullptr, growth.value()}};
   Index digit = 1;
   while (digit <= n / 2) digit *= 2;
-  while (result.back().n < n) {
+  while (result.back().n < n && growth.value() <= largest_growth) {
     const Power last = result.back();
     const bool add = last.n == n / digit - 1;  // the digits so far end in a one
     if (!add) digit /= 2;
     const Power& factor = add ? result.front() : last;
     const Sum next = multiply(run, workspace, form, {last.matrix, last.low}, {factor.matrix, factor.low});
-    if (!(frobenius(form.size * form.size, next.high) <= largest_norm)) break;
-    result.push_back({add ? last.n + 1 : 2 * last.n, next.high, next.low});
+    const Index reached = add ? last.n + 1 : 2 * last.n;
+    growth.add(reached, next.high);
+    if (!(growth.value() <= largest_growth) || !(frobenius(form.size * form.size, next.high) <= largest_norm))
+      break;
+    result.push_back({reached, next.high, next.low, growth.value()});
   }
-  return result;
+  return {std::move(result), growth.value()};
 }
 
-// The rate at which applying P shrinks or stretches a state in the long run, by some steps of the power
-// method. That of [[M, 0], [U, M]] is M's.
-double growth_rate(Run& run, Workspace& workspace, Square form, const double* P) {
-  constexpr int settling = 6, measured = 4;
-  const Index h = form.tangent ? form.size / 2 : form.size;
-  if (form.tangent) P += h * form.size + h;
-  auto* v = workspace.take<double>(h);
-  auto* next = workspace.take<double>(h);
-  // The start must be orthogonal to no mode: random numbers, the same every time.
-  std::uint32_t state = 1;
-  for (Index i = 0; i < h; ++i)
-    v[i] = 0.5 + static_cast<double>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24;
-  double rate = 1, before = frobenius(h, v);
-  for (int step = 0; step < settling + measured; ++step) {
-    multiply_strided<double>(run, workspace, {v, 1, h, h}, {P, h, h, form.size}, nullptr, next);
-    const double after = frobenius(h, next);
-    if (!(after > 0)) return 0;
-    if (step >= settling) rate *= after / before;
-    for (Index i = 0; i < h; ++i) v[i] = next[i] / after;
-    before = 1;
+// Exact powers are three times as expensive: they are built where products of plain ones lose digits, or where
+// the last of them does not forget errors.
+PowerChain powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
+                            bool exact) {
+  Basis basis{W};
+  PowerChain result = powers_to(run, workspace, form, basis, n, false);
+  if (result.powers.back().n < n) {
+    const Power& last = result.powers.back();
+    Basis other{W, balancing_scales(workspace, form, W),
+                exploding_rate(run, workspace, form, last.matrix, last.n)};
+    if (other.scales != nullptr) other.W = scaled(workspace, form, other.scales, false, W);
+    if (other.scales != nullptr || other.rate > 1) {
+      PowerChain more = powers_to(run, workspace, form, other, n, false);
+      if (more.powers.back().n > last.n) {
+        result = std::move(more);
+        basis = other;
+      }
+    }
   }
-  return std::pow(rate, 1.0 / measured);
-}
-
-// Exact powers are three times as expensive: they are built where the last plain one does not forget errors.
-std::vector<Power> powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
-                                    bool exact) {
-  std::vector<Power> result = powers_to(run, workspace, form, W, n, false);
-  if (exact && result.size() > 1 && growth_rate(run, workspace, form, result.back().matrix) > forgetting_rate)
-    result = powers_to(run, workspace, form, W, result.back().n, true);
+  if (exact && result.powers.size() > 1) {
+    const bool forgets = growth_rate(run, workspace, form, result.powers.back().matrix) <= forgetting_rate;
+    // The last rounding of W^L points the same way in each of the T / L chunks, and nothing forgets it.
+    if (!forgets)
+      while (result.powers.size() > 1 && result.powers.back().growth > growth_kept(result.powers.back().n))
+        result.powers.pop_back();
+    if (!forgets || result.growth > harmless_growth) {
+      const double growth = result.growth;
+      result = powers_to(run, workspace, form, basis, result.powers.back().n, true);
+      result.growth = growth;
+    }
+  }
+  if (basis.scales == nullptr) return result;
+  result.powers.front().matrix = W;
+  for (std::size_t i = 1; i < result.powers.size(); ++i) {
+    Power& power = result.powers[i];
+    power.matrix = scaled(workspace, form, basis.scales, true, power.matrix);
+    if (power.low != nullptr) power.low = scaled(workspace, form, basis.scales, true, power.low);
+  }
   return result;
 }
 
@@ -189,7 +204,7 @@ bool well_conditioned(Index h, const std::vector<Power>& powers) {
 }  // namespace
 
 PowerChain build_powers(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact) {
-  PowerChain result{powers_as_needed(run, workspace, form, W, n, exact)};
+  PowerChain result = powers_as_needed(run, workspace, form, W, n, exact);
   if (!exact)
     result.forgetting = growth_rate(run, workspace, form, result.powers.back().matrix) <= forgetting_rate &&
                         well_conditioned(form.size, result.powers);
@@ -207,7 +222,7 @@ const double* Squarings::operator[](int k) {
 }
 
 const double* power_of(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact) {
-  const std::vector<Power> powers = powers_as_needed(run, workspace, {h}, W, n, exact);
+  const std::vector<Power> powers = powers_as_needed(run, workspace, {h}, W, n, exact).powers;
   return powers.back().n == n ? powers.back().matrix : nullptr;
 }
 

@@ -10,34 +10,30 @@
 #include <utility>
 #include <vector>
 
-#include "core/algebra/products.hpp"
+#include "core/algebra/growth.hpp"
 
 namespace rnnbptt {
-
-// The form of square matrices: any, or that of models of states and tangents, [[M, 0], [U, M]], which
-// products preserve.
-struct Square {
-  Index size = 0;
-  bool tangent = false;
-};
 
 struct Power {
   Index n = 1;
   const double* matrix = nullptr;  // W^n, (h, h)
   const double* low = nullptr;     // what rounding took off it where it is exact, else null
+  double growth = 0;               // of the powers up to this one (growth.hpp)
 };
 
 // The powers on the way from W to W^n: after W^k comes W^2k, or W^(k+1) where a binary digit of n is left to
 // be added.
 struct PowerChain {
   std::vector<Power> powers;
+  // How much they grow, and where they end before the power that was asked for, the next one too.
+  double growth = 0;
   // Whether the last power forgets errors as fast as they come and nothing cancelled on the way: then float32
   // models may have it, and the states between its applications, in float32. False for exact powers.
   bool forgetting = false;
 };
 
-// Ends before W^n where a power is so large that carrying it costs accuracy, or overflows. `exact` asks for
-// powers right to the last bit where they do not decay by themselves.
+// Ends before W^n where powers grow so much that chunks would cost accuracy (growth.hpp), or overflow.
+// `exact` asks for powers right to the last bit where plain ones would not do.
 PowerChain build_powers(Run& run, Workspace& workspace, Square form, const double* W, Index n, bool exact);
 
 // W^(2^k) for k = 0, 1, ..., squared when asked for, whatever their norms.
@@ -56,9 +52,6 @@ class Squarings {
   const int exact_;
   std::vector<Power> squares_;
 };
-
-// sqrt(sum of squares) of n numbers.
-double frobenius(Index n, const double* A);
 
 // W^n for n >= 1, or null where build_powers() ends before it.
 const double* power_of(Run& run, Workspace& workspace, Index h, const double* W, Index n, bool exact);

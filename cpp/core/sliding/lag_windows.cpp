@@ -51,6 +51,7 @@ void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, 
     beyond_ = false;
     return;
   }
+  if (powers_grow()) return;
   lost_ = norm_of(tau_);
   if (lost_ <= forgets || !std::isfinite(lost_)) return;
   measure(steps);
@@ -84,16 +85,31 @@ void LagWindows::choose_block(Index steps, Index L, std::vector<Power> squares, 
   (*squares_)[digits_of(tau_) - 1];
 }
 
-// A bound of ||W_hh^tau|| by norms of squares, up to the first square by which it is negligible, if it is.
+// A bound of ||W_hh^tau|| by norms of squares, up to the first square by which it is negligible, if it is. A
+// square may be off by what its factors are off, times their norms, and by its own rounding: where powers
+// grow and decay again by cancelling, that may be all there is of it.
 std::optional<double> LagWindows::negligible() {
+  const double rounding = static_cast<double>(h_) * 0x1p-53;
   double bound = 0;  // log2, of W_hh to the lower digits of tau
+  double norm = 0, error = 0;
   for (int k = 0; k < digits_of(tau_); ++k) {
-    const double size = std::log2(frobenius(h_ * h_, (*squares_)[k]));
+    if (k > 0) error = error * (2 * norm + error) + rounding * norm * norm;
+    norm = frobenius(h_ * h_, (*squares_)[k]);
+    const double size = std::log2(norm + error);
     const double whole = bound + static_cast<double>(tau_ >> k) * size;
     if (whole < negligible_norm) return std::exp2(whole);
     if ((tau_ >> k & 1) != 0) bound += size;
   }
   return std::nullopt;
+}
+
+bool LagWindows::powers_grow() {
+  if (!powers_grow_) {
+    std::vector<const double*> squares;
+    for (int k = 0; k < digits_of(tau_); ++k) squares.push_back(square(k));
+    powers_grow_ = !(growth_of(run_, workspace_, {h_}, squares) <= largest_growth);
+  }
+  return *powers_grow_;
 }
 
 // Adds nodes at powers of two and at tau: up to `steps`, to the first power that forgets, or to the first

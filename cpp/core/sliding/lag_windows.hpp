@@ -11,6 +11,9 @@
 // tau + c - 1 states there, and what is taken away is (W_hh^T)^tau times the gradient of the block alone for
 // d_o of tau steps later. M_b is a sum of gradients by the first states of blocks alone, without a
 // difference.
+//
+// Where powers grow before they decay, what W_hh^tau rounds is stretched like them: no power may be
+// multiplied by, and lag windows are summed up (window_sums.hpp).
 #pragma once
 
 #include <optional>
@@ -41,6 +44,9 @@ class LagWindows {
   // ||W_hh^tau||, some tenths too small; or where that is negligible a bound of it; 0 where no loss looks
   // back at so many states.
   double lost() const { return lost_; }
+
+  // Whether powers up to W_hh^tau grow too much to be multiplied by (core/algebra/growth.hpp).
+  bool powers_grow();
 
   // W_hh^(2^k).
   const double* square(int k) { return (*squares_)[k]; }
@@ -81,6 +87,7 @@ class LagWindows {
   double lost_ = 0;
   Index block_ = 0;
   bool beyond_ = true;
+  std::optional<bool> powers_grow_;
 };
 
 }  // namespace rnnbptt

@@ -43,11 +43,12 @@ Differentiated SlidingSweep<Scalar, State>::differentiate() {
   run(pass);
   bool finite = pass.finish(run_);
   if (differs) whole_ = total(main.amounts);
-  if (lag_windows_.beyond()) finite = take_away_beyond() && finite;
+  const bool powers_grow = lag_windows_.beyond() && lag_windows_.powers_grow();
+  if (lag_windows_.beyond() && !powers_grow) finite = take_away_beyond() && finite;
   if (gradients_.h0 != nullptr) finite = differentiate_start() && finite;
   finite = sweep_.clear_behind_ends() && finite;
   const bool stepwise = schedule_.L == 1 && schedule_.piece == 0;
-  if (!differs || (!finite && !stepwise) || (finite && accurate())) return {*loss_, finite};
+  if (!differs || (!finite && !stepwise) || (finite && !powers_grow && accurate())) return {*loss_, finite};
   const SequenceView<const Scalar> d_o{d_o_.data, d_o_.step, d_o_.sequence};
   window_sums(run_, workspace_, params_, problem_, d_o, lag_windows_, gradients_);
   sweep_.clear_behind_ends();

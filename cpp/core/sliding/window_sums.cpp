@@ -36,6 +36,7 @@ class WindowSums {
         span_(std::min(s_.T, std::max(least_span, tau_))),
         rows_(std::min(s_.T, span_ + tau_ - 1)),
         W_hx_(copy_as<double>(workspace, params.W_hx, s_.h * s_.d)),
+        W_hh_(copy_as<double>(workspace, params.W_hh, s_.h * s_.h)),
         W_qh_(copy_as<double>(workspace, params.W_qh, s_.q * s_.h)),
         W_qx_(params.W_qx != nullptr ? copy_as<double>(workspace, params.W_qx, s_.q * s_.d) : nullptr),
         states_(workspace.take<Scalar>((span_ + 1) * s_.h)),
@@ -64,7 +65,7 @@ class WindowSums {
       for (Index first = 0; first < length; first += span_) {
         const Index n = std::min(span_, length - first);
         find_states(b, first, n);
-        find_gradients(b, first, std::min(n + tau_ - 1, length - first));
+        find_gradients(b, first, n, std::min(n + tau_ - 1, length - first));
         add_up(b, first, n);
       }
     }
@@ -114,11 +115,29 @@ class WindowSums {
     widen(n, problem_.x.at(first, b), problem_.x.step, s_.d, x_);
   }
 
-  // g of some steps, of which the last tau - 1 are not complete unless the sequence ends there.
-  void find_gradients(Index b, Index first, Index rows) {
+  // g of n steps, from the losses of `rows` steps.
+  void find_gradients(Index b, Index first, Index n, Index rows) {
     const Index h = s_.h;
     widen(rows, d_o_.at(first, b), d_o_.step, s_.q, d_);
     product(rows, d_, s_.q, W_qh_, h, nullptr, e_);
+    lag_windows_.powers_grow() ? sum_by_steps(n, rows) : sum_by_doubling(rows);
+  }
+
+  void sum_by_steps(Index n, Index rows) {
+    const Index h = s_.h;
+    Index before = 0;  // rows that have losses so far
+    for (Index i = std::min(tau_, rows) - 1; i >= 0; --i) {
+      const Index now = std::min(n, rows - i);
+      if (before > 0) product(before, g_, h, W_hh_, h, e_ + i * h, spare_);
+      std::copy(e_ + (i + before) * h, e_ + (i + now) * h, spare_ + before * h);
+      std::swap(g_, spare_);
+      before = now;
+    }
+  }
+
+  // Sums of the last tau - 1 rows are not complete unless the sequence ends there.
+  void sum_by_doubling(Index rows) {
+    const Index h = s_.h;
     std::fill(g_, g_ + rows * h, 0.0);
     // to_t <- e_t + W^T^n from_{t+n} for n = 2^k; nothing follows the last rows.
     const auto put_before = [&](int k, const double* from, double*& to) {
@@ -157,7 +176,7 @@ class WindowSums {
   const Gradients<Scalar>& gradients_;
   const Shape s_;
   const Index tau_, span_, rows_;  // rows of e: those of a span, and of the lag windows that begin in it
-  const double *W_hx_, *W_qh_, *W_qx_;
+  const double *W_hx_, *W_hh_, *W_qh_, *W_qx_;
   Scalar* states_;
   double *h_, *x_, *dx_, *d_, *e_, *g_, *spare_;
   double *by_input_, *by_state_, *by_bias_;

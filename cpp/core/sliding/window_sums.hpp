@@ -3,7 +3,8 @@
 //   g_t = sum_{i<tau} (W_hh^T)^i e_{t+i}
 //
 // by doubling: sums over 1, 2, 4, ... losses follow from one another, and those of the binary digits of tau
-// are joined. What lies outside a lag window takes no part, however large it is.
+// are joined. Where powers of W_hh grow too much for that, g_t = e_t + W_hh^T (e_{t+1} + W_hh^T (...)), in
+// tau products with W_hh. What lies outside a lag window takes no part, however large it is.
 #pragma once
 
 #include "core/sliding/lag_windows.hpp"

@@ -172,7 +172,6 @@ void RowStages<Scalar, State>::differentiate(Rows& rows, Index from, Index to, I
     losses_[split] += loss_rows(problem_, rows.window, L, from, to, rows.d, stride_.o,
                                 targets_ + split * strip_ * stride_.o);
   }
-  if (gradients_.o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, gradients_.o);
   if (d_o) scatter(rows.window, L, rows.d, stride_.o, q, from, to, d_o);
 }
 

@@ -142,7 +142,6 @@ void Sweep<Scalar, State>::evaluate(SequenceView<Scalar> o, InnerStates<Scalar, 
 template <typename Scalar, typename State>
 bool Sweep<Scalar, State>::clear_behind_ends() {
   if (gradients_.x) clear_behind_ends(gradients_.x, problem_.shape.d);
-  if (gradients_.o) clear_behind_ends(gradients_.o, problem_.shape.q);
   return stages_.finite();
 }
 

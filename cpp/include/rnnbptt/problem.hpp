@@ -101,7 +101,6 @@ struct Gradients {
   Params<Scalar> params;
   Scalar* h0 = nullptr;    // (B, h)
   SequenceView<Scalar> x;  // (T, B, d)
-  SequenceView<Scalar> o;  // (T, B, q)
 };
 
 }  // namespace rnnbptt

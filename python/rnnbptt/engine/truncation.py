@@ -58,9 +58,10 @@ class Sliding:
     where long lag windows meet a spectral radius above one. Where what lies outside the lag windows is so
     large, by the data, that a difference would not be exact beside it, or the truncated gradient so small
     beside the full one, lag windows are summed up loss by loss, by doubling: some ``2 log2(tau)`` products
-    of all states with a power of ``W_hh``, several times the cost. Memory beyond a full gradient is dL/do for
-    up to twice all steps, and some eight states per block and sequence; a block has at least `tau` steps,
-    except where that would cancel.
+    of all states with a power of ``W_hh``, several times the cost. Where powers of ``W_hh`` grow before they
+    decay, as those of companion matrices do, it is `tau` products with ``W_hh`` itself. Memory beyond a full
+    gradient is dL/do for up to twice all steps, and some eight states per block and sequence; a block has at
+    least `tau` steps, except where that would cancel.
 
     Examples
     --------

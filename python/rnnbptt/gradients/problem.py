@@ -100,19 +100,17 @@ class Problem:
         self,
         params: Params,
         threads: int,
-        d_o: FloatArray | None = None,
         cuts: NDArray[np.uint8] | None = None,
     ) -> tuple[float, Gradients]:
-        """Compute loss and gradients in new arrays.
+        """Compute loss and gradients in new arrays; nothing flows back to the state before a step of `cuts`.
 
-        dL/do goes to `d_o`, (T, B, q), where given. Nothing flows back from a step to the state before it
-        where `cuts`, (T, B), is 1.
+        `cuts`, (T, B), are 1 there.
         """
         dataset = self.dataset
         d, h, _ = dataset.shape
         d_h0 = _validate.allocate("d_h0", (dataset.batch, h), dataset.dtype) if "h0" in dataset.wrt else None
         d_x = dataset.result("d_x", d) if "x" in dataset.wrt else None
         view = None if d_x is None else dataset.time_major(d_x)
-        arguments = params._arrays, dataset.wanted, d_h0, view, d_o, cuts, threads
+        arguments = params._arrays, dataset.wanted, d_h0, view, cuts, threads
         loss, results = self.posed.gradient(*arguments)
         return loss, Gradients._make((*results, d_h0 if d_h0 is None or dataset.batched else d_h0[0], d_x))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from ..engine.params import Params
 
+#: Growth of powers that ends no chunk (cpp/core/algebra/powers.cpp).
+_HARMLESS_GROWTH = 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -32,6 +35,11 @@ class Schedule:
         Chunks of the longest sequence: steps of the recurrence that wait for one another.
     wanted_steps_per_chunk : int
         What L would be if powers of ``W_hh`` did not grow too large on the way.
+    growth : float
+        How much powers of ``W_hh`` grow on the way to that L, as far as they were built, before they decay:
+        the largest norm of a row times that of a column, apart from what exploding states grow by
+        themselves. Chunks end where it passes 16, or 4 where nothing decays: longer ones would magnify
+        rounding errors. 0 where no power was wanted.
     piece : int
         Chunks of a piece of the scan; 0 where lanes are not cut.
     windows : int
@@ -53,6 +61,7 @@ class Schedule:
     steps_per_chunk: int
     chunks: int
     wanted_steps_per_chunk: int
+    growth: float
     piece: int
     windows: int
     forward_passes: int
@@ -61,25 +70,29 @@ class Schedule:
     isa: str
     workspace_bytes: int
 
+    def _why_shorter(self) -> str:
+        wanted = self.wanted_steps_per_chunk
+        if self.growth > _HARMLESS_GROWTH:
+            grown = f"Powers of W_hh grow {self.growth:,.3g}-fold on the way to L = {wanted}, as was wanted"
+            return f"  {grown}: that would magnify rounding errors."
+        return f"  Powers of W_hh beyond {self.steps_per_chunk} explode; L = {wanted} was wanted."
+
     def __str__(self) -> str:
         L = self.steps_per_chunk
         lines = []
         if L == 1:
             lines.append("Plain backpropagation through time, one step after the other (L = 1):")
-            lines.append(
-                f"  powers of W_hh grow too fast for chunks of {self.wanted_steps_per_chunk} steps."
-                if self.wanted_steps_per_chunk > 1
-                else "  for these sizes, building powers of W_hh would cost more than it saves."
-            )
+            if self.wanted_steps_per_chunk > 1:
+                lines.append(self._why_shorter())
+            else:
+                lines.append("  for these sizes, building powers of W_hh would cost more than it saves.")
         else:
             lines.append(f"Time in {self.chunks} chunks of L = {L} steps, joined by the power W_hh^{L}:")
             lines.append(
                 f"  one product with W_hh^{L} replaces {L} with W_hh; all else is one large product."
             )
             if self.wanted_steps_per_chunk > L:
-                lines.append(
-                    f"  Powers of W_hh beyond {L} grow too large; {self.wanted_steps_per_chunk} was wanted."
-                )
+                lines.append(self._why_shorter())
         if self.piece:
             lines.append(f"The recurrence runs in pieces of {self.piece} chunks side by side, twice.")
         if self.windows == 1:
@@ -148,6 +161,7 @@ def explain(
         steps_per_chunk=L,
         chunks=-(-dataset.longest // L),
         wanted_steps_per_chunk=used["L_wanted"],
+        growth=used["growth"],
         piece=used["piece"],
         windows=used["windows"],
         forward_passes=1 if used["windows"] == 1 or used["keep_all_states"] else 2,

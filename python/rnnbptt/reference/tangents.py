@@ -24,7 +24,7 @@ from .problem import Array, pose
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, DTypeLike
 
     from ..engine.losses import LossLike
     from ..engine.params import Params
@@ -40,6 +40,7 @@ def jvp(
     d_h0: ArrayLike | None = None,
     d_x: ArrayLike | None = None,
     batch_first: bool = False,
+    dtype: DTypeLike = np.complex128,
 ) -> Array:
     """Push a direction of the parameters forward to the outputs: the Jacobian-vector product.
 
@@ -53,11 +54,13 @@ def jvp(
         Direction, of the shapes of `params`; ``None`` stands for zero.
     h0, d_h0, d_x, batch_first
         As for `rnnbptt.jvp`.
+    dtype : dtype, default complex128
+        Complex numbers to compute with; clongdouble makes an oracle.
 
     Returns
     -------
     ndarray, shape (T, B, q) or (T, q)
-        In float64.
+        In float64, or what `dtype` is made of.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def jvp(
     velocity = velocity_of("d_params", d_params, params, problem)
     beside: Any = {"h0": d_h0, "x": d_x}
     velocity = velocity_of("d", Gradients(**beside), params, problem, between="_") | velocity
-    o = moved(problem.cast(np.dtype(np.complex128)), velocity, 1j * COMPLEX_STEP).run()[1]
+    o = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP).run()[1]
     return as_given(o.imag / COMPLEX_STEP, problem.batched, problem.batch_first)
 
 
@@ -86,6 +89,7 @@ def hvp(
     mask: ArrayLike | None = None,
     batch_first: bool = False,
     wrt: Collection[str] | None = None,
+    dtype: DTypeLike = np.complex128,
 ) -> Gradients:
     """Multiply the Hessian of the loss by a direction.
 
@@ -97,11 +101,13 @@ def hvp(
         Direction; ``None`` stands for zero.
     wrt : collection of str, optional
         Parts of H v to return: every parameter that is present when absent; may name "h0" and "x".
+    dtype : dtype, default complex128
+        Complex numbers to compute with; clongdouble makes an oracle.
 
     Returns
     -------
     Gradients
-        In float64.
+        In float64, or what `dtype` is made of.
 
     Raises
     ------
@@ -113,7 +119,7 @@ def hvp(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
     velocity = velocity_of("v", v, params, problem)
-    analytic = moved(problem.cast(np.dtype(np.complex128)), velocity, 1j * COMPLEX_STEP)
+    analytic = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP)
     hidden, o = analytic.run()
     d_o = analytic.evaluate(o)[1]
     before = states_before(hidden, analytic.h0, analytic.running)
