@@ -1,0 +1,119 @@
+"""Corrupt files, as weights and as data, against `rnnbptt report`: ``python -m fuzz.files --count 10000``.
+
+Each must be answered or refused: exit code 0 or 2, then with one line on stderr that names something, without
+a warning, a control character or a pickle loaded, within a second, and within 100 MB beyond what the file
+declares, which is little here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fuzz.corruptions import File, corrupt
+from rnnbptt.__main__ import main
+
+SECONDS, BYTES = 1.0, 100_000_000
+
+
+class Answer(NamedTuple):
+    code: int | str
+    out: str
+    err: str
+    seconds: float
+    peak: int
+
+
+def asked(arguments: list[str], traced: bool = True) -> Answer:
+    """Run the command in this process; a warning or an exception is its code."""
+    out, err = io.StringIO(), io.StringIO()
+    code: int | str
+    if traced:
+        tracemalloc.start()
+    # Time of the processor: others may keep the machine busy.
+    start = time.process_time()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            code = main(["report", *arguments])
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        code = f"{type(error).__name__}: {error}"
+    seconds = time.process_time() - start
+    peak = tracemalloc.get_traced_memory()[1] if traced else 0
+    if traced:
+        tracemalloc.stop()
+    return Answer(code, out.getvalue(), err.getvalue(), seconds, peak)
+
+
+def wrong(answer: Answer) -> str | None:
+    """Say what is wrong with an answer."""
+    if answer.code not in (0, 2):
+        return f"ended with {answer.code}"
+    if answer.code == 2:
+        if answer.out or answer.err.count("\n") != 1 or not answer.err.endswith("\n"):
+            return f"was refused by {answer.err!r} and {answer.out!r}"
+        message = answer.err.removeprefix("rnnbptt report: error: ").strip()
+        if len(message) < 8 or "None" in message or answer.err == message:
+            return f"was refused by {answer.err!r}, which says nothing"
+    elif answer.err:
+        return f"was answered, with {answer.err!r}"
+    if any(not (c.isprintable() or c == "\n") for c in answer.out + answer.err):
+        return "was answered with control characters"
+    if answer.seconds > SECONDS:
+        return f"took {answer.seconds:.2f} s"
+    return f"took {answer.peak:,} bytes" if answer.peak > BYTES else None
+
+
+def trial(seed: int, folder: Path, traced: bool = True) -> tuple[File, Answer]:
+    """Write one file, and ask for a report on it: as weights, or where it can be, now and then as data."""
+    rng = np.random.default_rng(seed)
+    file = corrupt(rng)
+    path = folder / f"corrupt{file.suffix}"
+    path.write_bytes(file.content)
+    arguments = [str(path)]
+    if file.suffix == ".npz" and rng.random() < 0.3:
+        np.save(folder / "W.npy", np.eye(2))
+        arguments = [str(folder / "W.npy"), "--data", str(path)]
+    return file, asked(arguments, traced)
+
+
+def run(count: int, seed: int, traced: bool = True) -> list[str]:
+    """Return what went wrong in `count` trials."""
+    failures = []
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(seed, seed + count):
+            file, answer = trial(number, Path(name), traced)
+            said = wrong(answer)
+            if said is not None:
+                failures.append(f"seed {number}, {file.suffix}, {file.story}: {said}")
+    return failures
+
+
+def program() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first file; others follow")
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    failures = run(arguments.count, arguments.seed)
+    print("\n".join(failures[:50]))
+    print(f"{arguments.count} files in {time.monotonic() - start:.0f} s, {len(failures)} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.exit(program())
