@@ -23,7 +23,7 @@ _ROWS = 12
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number as text of at most 12 characters: all reports write 0.01234, 12.34 and 1.23e-12, as Python does."""
+    """Return a number as text of at most 12 characters, as all reports do: 0.01234, 12.34, 1.23e-12."""
     if not math.isfinite(value):
         return str(float(value))
     if value == 0 or 1e-3 <= abs(value) < 1e5:

@@ -76,9 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
         limits = NO_LIMITS if arguments.any_size else Limits()
         weights = read_weights(arguments.weights, limits)
         data = None if arguments.data is None else read_data(arguments.data, limits)
-        if data is not None:
-            data = data.fitting(weights.params(), labels=_of_labels(loss))
-        sections = _sections(weights, data, loss)
+        fitted = None if data is None else data.fitting(weights.params(), labels=_of_labels(loss))
+        if data is not None and fitted is not None:
+            data = data._replace(notes=fitted.notes)
+        sections = _sections(weights, fitted, loss)
     except MemoryError as error:
         return _refuse(str(error) or "there is not enough memory")
     except (ValueError, TypeError, ImportError, ArithmeticError) as error:

@@ -356,6 +356,8 @@ class GradientFlow:
         axes.axhline(0, color=GREY, lw=0.8)
         axes.plot(k, self.shares[: len(k)], color=BLUE, lw=1, label="share of lag k", **marks(len(k)))
         sums = self.cumulative_shares[: len(k)]
+        if np.isnan(sums).all():
+            axes.text(0.5, 0.5, "the gradient is zero", color=GREY, ha="center", transform=axes.transAxes)
         axes.plot(k, sums, color=ORANGE, ls="--", label="lags up to k", **marks(len(k)))
         if np.nanmax(np.abs(sums), initial=0) > 100:
             axes.set_yscale("symlog", linthresh=1)

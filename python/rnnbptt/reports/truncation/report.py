@@ -114,7 +114,8 @@ class TruncationReport:
         Returns
         -------
         int or None
-            A length such that it and all longer ones in the report err by less; ``None`` if there is none.
+            A length such that it and all longer ones in the report err by less; ``None`` if there is none,
+            which `truncate` takes as the full gradient: ``truncate=None if tau is None else Sliding(tau)``.
         """
         tol = _validate.nonnegative("tol", tol)
         _validate.choice("method", method, METHODS)
@@ -208,12 +209,15 @@ class TruncationReport:
                 low, high = min(low, error[seen].min()), max(high, error[seen].max())
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        if axes.lines:
+        if not axes.lines:
+            zero = np.isnan(self.log2_bias).all()
+            said = "the gradient is zero" if zero else "nothing is lost at any length"
+            axes.text(0.5, 0.5, said, color=GREY, ha="center", va="center", transform=axes.transAxes)
+            axes.set_yticks([])
+        else:
             axes.axhspan(ROUNDING / 10, 0.01, color="0.96", lw=0, zorder=0)
             place = axes.get_yaxis_transform()
-            axes.text(
-                0.99, 0.008, "within 1 %", color=GREY, ha="right", va="top", transform=place, clip_on=True
-            )
+            axes.text(0.01, 0.008, "within 1 %", color=GREY, va="top", transform=place, clip_on=True)
             axes.set_ylim(max(low / 2, ROUNDING), min(max(2 * high, 1.2), MOST))
             axes.legend(fontsize="small")
         every = 1 + (len(self.taus).bit_length() - 1) // 12
