@@ -30,8 +30,8 @@ _READOUTS = ("decoder", "fc", "fc_out", "head", "linear", "lin", "out", "output"
 _NO_READOUT = re.compile(r"emb|encod|norm|input", re.IGNORECASE)
 #: `torch.nn.RNN` counts layers, `torch.nn.RNNCell` does not.
 _RECURRENT = re.compile(r"(?P<prefix>.*?)weight_hh(?P<layer>_l\d+)?(?P<reverse>_reverse)?", re.DOTALL)
-#: Rows of W_hh beyond which a report takes hours: its cost grows with their third power.
-MOST_ROWS = 2048
+#: Rows of W_hh up to which a report takes minutes: its cost grows with their third power.
+MOST_ROWS = 1024
 NOT_USED = "not used"
 
 
@@ -148,7 +148,7 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], limits: Limits) -> None:
     h = square[0]
     if limits.array_bytes is not None and h > MOST_ROWS:
         raise ValueError(
-            f"W_hh has {h:,} rows; beyond {MOST_ROWS:,} a report takes hours: --any-size computes it"
+            f"W_hh has {h:,} rows; beyond {MOST_ROWS:,} a report can take hours: --any-size computes it"
         )
     d, q = (shapes.get(name, (None, None))[axis] for name, axis in (("W_hx", -1), ("W_qh", 0)))
     expected = {"W_hx": (h, d), "W_qh": (q, h), "b_h": (h,), "b_q": (q,), "W_qx": (q, d)}

@@ -153,15 +153,13 @@ class TruncationReport:
         )
         on_grid = {int(tau): i for i, tau in enumerate(self.grid)}
         for tau in sorted(rows | {len(self.taus)}):
-            line = f"{tau:>7}{_loss(self.log2_bias[tau - 1]):>11}{self.cosine[tau - 1]:>11.5f}"
+            line = f"{tau:>7}{_loss(self.log2_bias[tau - 1]):>11}{_cosine(self.cosine[tau - 1]):>11}"
             i = on_grid.get(tau)
             if i is not None:
                 with np.errstate(divide="ignore"):
                     bias, deviation = np.log2(self.chunked_bias[i]), np.log2(self.randomized_deviation[i])
                 line += f"{_loss(bias):>14}"
-                cosine = self.chunked_cosine[i]
-                line += f"{cosine:>11.5f}" if np.isfinite(cosine) else " " * 11
-                line += f"{_loss(deviation):>19}"
+                line += f"{_cosine(self.chunked_cosine[i]):>11}{_loss(deviation):>19}"
             lines.append(line.rstrip())
         said = []
         for tol in (0.1, 0.01, 0.001):
@@ -235,6 +233,10 @@ class TruncationReport:
 
 def _loss(exponent: float) -> str:
     return "" if np.isnan(exponent) else ratio(exponent)
+
+
+def _cosine(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.5f}"
 
 
 def powers_up_to(K: int) -> list[int]:
