@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
@@ -65,6 +66,15 @@ def test_the_fuzzer_sees_what_it_looks_for() -> None:
         {"code": 0},
     ):
         assert files.wrong(fine._replace(**change)) is not None
+
+
+def test_pickles_of_the_fuzzer_would_leave_a_trace() -> None:
+    array = np.array([[corruptions.Pickled()]], dtype=object)
+    np.load(io.BytesIO(corruptions.npy(array)), allow_pickle=True)
+    assert corruptions.loaded.pop() == "a pickle"
+    Path("pickle.npy").write_bytes(corruptions.npy(array))
+    assert "pickle.npy holds pickled objects, which are never loaded" in refused("pickle.npy")
+    assert corruptions.loaded == []
 
 
 def test_whole_files_of_the_fuzzer_are_answered() -> None:

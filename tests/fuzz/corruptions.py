@@ -53,8 +53,23 @@ def arrays(rng: np.random.Generator) -> Arrays:
 
 def npy(array: NDArray[Any]) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array(file, array, allow_pickle=False)
+    np.lib.format.write_array(file, array, allow_pickle=array.dtype == object)
     return file.getvalue()
+
+
+#: Pickles of the corpus that were loaded: none may be.
+loaded: list[str] = []
+
+
+def leave_a_trace() -> None:
+    loaded.append("a pickle")
+
+
+class Pickled:
+    """Leaves a trace when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return leave_a_trace, ()
 
 
 def npz(members: list[tuple[str, bytes]], method: int) -> bytes:
@@ -210,7 +225,10 @@ def _npz_of_odd_members(rng: np.random.Generator) -> tuple[bytes, str]:
         if rng.random() < 0.5:
             name = str(_pick(rng, _NAMES))
         else:
-            content = odd_npy(rng) if rng.random() < 0.7 else _flipped_early(content, rng)
+            draw = rng.random()
+            content = odd_npy(rng) if draw < 0.7 else _flipped_early(content, rng)
+            if draw > 0.9:
+                content = npy(np.array([[Pickled()]], dtype=object))
         members[at : at + int(rng.integers(2))] = [(name or "empty", content)]
     return npz(members, METHODS[method]), f"{method}, odd members"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .shown import shown
+from .shown import shown, shown_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def unwritable(path: Path, option: str = "--output", formats: tuple[str, ...] = 
 
 def cannot_write(path: Path, error: OSError) -> str:
     """Say why a file was not written, whatever file the error names."""
-    return f"cannot write {shown(str(path))}: {error.strerror or error}"
+    return f"cannot write {shown_path(path)}: {error.strerror or error}"
 
 
 @contextmanager

@@ -10,3 +10,8 @@ def shown(name: str, longest: int = 80) -> str:
     """
     short = name if len(name) <= longest else f"{name[: longest - 3]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+
+
+def shown_path(path: object) -> str:
+    """Return all of a path that the caller gave, with what is not printable escaped."""
+    return shown(str(path), 4096)

@@ -14,7 +14,7 @@ from ...reports.spectrum import spectral_report
 from ...reports.truncation import truncation_report
 from ..output_files import FORMATS, cannot_write, replacing, unwritable
 from ..progress import working
-from ..shown import shown
+from ..shown import shown, shown_path
 from ..tensor_files.stored import NO_LIMITS, Limits
 from .data import NAMES, read_data
 from .sections import Section, found_text
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, TypeError, ImportError, ArithmeticError) as error:
         return _refuse(str(error) or type(error).__name__)
     except OSError as error:
-        return _refuse(f"cannot read {shown(str(error.filename))}: {error.strerror or error}")
+        return _refuse(f"cannot read {shown_path(error.filename)}: {error.strerror or error}")
     # Files first: they are wanted even where the text goes to a reader that stops early.
     refusal = _write(arguments, weights, data, sections)
     if refusal is not None:
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_dict(weights, data, sections), indent=2, allow_nan=False))
         return 0
-    lines = [f"{kind}: {shown(str(path))}" for kind, path in outputs.items() if path is not None]
+    lines = [f"{kind}: {shown_path(path)}" for kind, path in outputs.items() if path is not None]
     _print("\n\n".join([_as_text(weights, data, sections), *(["\n".join(lines)] if lines else [])]))
     return 0
 

@@ -79,23 +79,24 @@ def _bad(why: str) -> BadFile:
 
 def _header(take: Take) -> tuple[str, int]:
     """Return the header's text, and how many bytes come before the data."""
-    try:
-        start = take(8)
-    except BadFile as error:
-        raise _bad(str(error)) from None
+
+    def taken(count: int) -> bytes:
+        try:
+            return take(count)
+        except BadFile as error:
+            raise _bad(f"it {error}") from None
+
+    start = taken(8)
     if start[:6] != _MAGIC:
         raise _bad("it does not start like one")
     if start[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise _bad(f"its version {start[6]}.{start[7]} is unknown")
     digits = 2 if start[6] == 1 else 4
-    try:
-        length = int.from_bytes(take(digits), "little")
-        if length > _LONGEST_HEADER:
-            raise _bad(f"its header has {length:,} bytes, more than {_LONGEST_HEADER:,}")
-        # Only names of fields, which no matrix has, could need UTF-8.
-        return take(length).decode("latin1"), 8 + digits + length
-    except BadFile as error:
-        raise error if "npy" in str(error) else _bad(str(error)) from None
+    length = int.from_bytes(taken(digits), "little")
+    if length > _LONGEST_HEADER:
+        raise _bad(f"its header has {length:,} bytes, more than {_LONGEST_HEADER:,}")
+    # Only names of fields, which no matrix has, could need UTF-8.
+    return taken(length).decode("latin1"), 8 + digits + length
 
 
 def _fields(text: str) -> tuple[str, bool, tuple[int, ...]]:

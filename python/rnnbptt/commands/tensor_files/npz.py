@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import lzma
 import zipfile
 import zlib
-from bz2 import BZ2Decompressor
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ..shown import shown
@@ -157,7 +155,9 @@ def _taken(file: IO[bytes], size: int, info: zipfile.ZipInfo) -> tuple[Take, Cal
             starved = decompressor.needs_input and not data
             try:
                 piece = b"" if decompressor.eof else decompressor.decompress(data, count - len(taken))
-            except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+            except MemoryError:
+                raise
+            except Exception:  # zlib.error, LZMAError, OSError, EOFError: each library has its own
                 raise BadFile("cannot be decompressed") from None
             if not piece and (starved or decompressor.eof):
                 raise BadFile(f"ends {count - len(taken):,} bytes early")
@@ -195,6 +195,8 @@ def _decompressor(info: zipfile.ZipInfo, raw: Callable[[int], bytes]) -> _Decomp
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return _Deflate()
     if info.compress_type == zipfile.ZIP_BZIP2:
+        from bz2 import BZ2Decompressor  # Python may be without, as it may be without lzma
+
         return BZ2Decompressor()
     if info.compress_type == zipfile.ZIP_LZMA:
         return _lzma(raw(9))
@@ -203,6 +205,8 @@ def _decompressor(info: zipfile.ZipInfo, raw: Callable[[int], bytes]) -> _Decomp
 
 def _lzma(header: bytes) -> _Decompressor:
     """Return a decoder for what a zip file says first: two bytes of version, two of length, five."""
+    import lzma
+
     if len(header) < 9 or header[2:4] != b"\x05\x00":
         raise BadFile("cannot be decompressed")
     code, dictionary = header[4], int.from_bytes(header[5:9], "little")

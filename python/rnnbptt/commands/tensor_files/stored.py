@@ -48,7 +48,7 @@ class Limits:
     """
 
     array_bytes: int | None = 1 << 28
-    header_bytes: int = 2 << 20
+    header_bytes: int = 1 << 20
 
 
 #: What safetensors' own reader takes.
@@ -123,7 +123,7 @@ def _place(tensor: Stored, file: str) -> str:
 
 def shape_text(shape: tuple[int, ...]) -> str:
     """Return a shape as it is written, however many digits or axes a file gives it."""
-    return shown(str(shape)) if all(n < 1 << 64 for n in shape) else f"of {len(shape)} axes beyond 2^64"
+    return shown(str(shape)) if all(n < 1 << 64 for n in shape) else f"({len(shape)} axes beyond 2^64)"
 
 
 def bytes_of(shape: tuple[int, ...], itemsize: int) -> int:
