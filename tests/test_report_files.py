@@ -142,7 +142,7 @@ def test_only_arrays_that_are_used_are_read(save: Any) -> None:
 
 @pytest.mark.parametrize("method", list(corruptions.METHODS))
 def test_a_member_that_expands_beyond_what_it_declares_is_not_expanded(method: str) -> None:
-    content = corruptions.npy(W) + bytes(1 << 26)
+    content = corruptions.npy(W) + bytes(1 << 24)
     with zipfile.ZipFile("bomb.npz", "w", corruptions.METHODS[method]) as archive:
         archive.writestr("W_hh.npy", content)
     assert (
@@ -204,7 +204,10 @@ def test_control_characters_of_names_are_escaped_everywhere() -> None:
     name = "a\x1b[2J\u202e\nb"
     save({"W_hh": W, name: np.ones(3), "x" * 1000: np.ones(3)})
     out = answered("odd.npz")
-    assert files.asked(["odd.npz", "--html", "page.html"]).out == f"{out.rstrip()}\n\nPage: page.html\n"
+    assert (
+        files.asked(["odd.npz", "--html", "page.html"], traced=False).out
+        == f"{out.rstrip()}\n\nPage: page.html\n"
+    )
     assert r"a\x1b[2J\u202e\nb" in out
     assert "x" * 77 + "..." in out
     assert "\x1b" not in Path("page.html").read_text(encoding="utf-8")
