@@ -84,23 +84,22 @@ def test_targets_that_are_nan_are_missing_and_it_is_said() -> None:
     y[[3, 7]] = np.nan
     mask = np.isfinite(y[:, 0])
     expected = rnnbptt.gradient_flow(PARAMS, X, np.where(np.isnan(y), 0, y), mask=mask)
-    found, said = reports(x=X, y=y)
-    assert found["flow"] == json.loads(json.dumps(expected.to_dict()))
-    assert said["notes"] == ["2 of 40 targets are NaN: 2 steps are left out of the loss as missing."]
+    found, said = reports(x=X, y=y[:, 0])
+    assert found["flow"] == json.loads(json.dumps({**expected.to_dict(), "missing": 2}))
     assert [array["name"] for array in said["arrays"]] == ["x", "y"]
     text = report("--html", "page.html", x=X, y=y).out
     for place in (text, Path("page.html").read_text(encoding="utf-8")):
-        assert "2 of 40 targets are NaN: 2 steps are left out" in place
-    # With a mask of the caller's, and a batch.
-    batch = np.stack([y, y], axis=1)
-    given = np.ones((T, 2), bool)
-    given[:5] = False
-    both = given & mask[:, np.newaxis]
-    x = np.stack([X, X], axis=1)
-    expected = rnnbptt.gradient_flow(PARAMS, x, np.where(np.isnan(batch), 0, batch), mask=both)
-    assert reports(x=x, y=batch, mask=given)[0]["flow"] == json.loads(json.dumps(expected.to_dict()))
-    nothing = report(x=X, y=np.full((T, 1), np.nan), code=2).err
-    assert "y in data.npz has no step without a NaN: nothing is left to report on" in nothing
+        assert " ".join(place.split()).count("2 targets are NaN: missing, and left out.") >= 2
+    # Single outputs, and none at all.
+    two = rnnbptt.Params.random(1, h, 2, rng=0)
+    np.savez("model.npz", W_hx=two.W_hx, W_hh=two.W_hh, W_qh=two.W_qh)
+    both = np.concatenate([Y, y], axis=1)
+    weights = np.isfinite(both).astype(float)
+    expected = rnnbptt.gradient_flow(two, X, np.where(np.isnan(both), 0, both), weights=weights)
+    found, _ = reports(x=X, y=both)
+    assert found["flow"] == json.loads(json.dumps({**expected.to_dict(), "missing": 2}))
+    out = report("--html", "page.html", "--plot", "W.png", x=X, y=np.full((T, 2), np.nan)).out
+    assert "80 targets are NaN: missing, and left out." in " ".join(out.split())
 
 
 def test_loss_takes_the_number_of_a_loss_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:

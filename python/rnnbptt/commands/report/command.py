@@ -77,8 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
         weights = read_weights(arguments.weights, limits)
         data = None if arguments.data is None else read_data(arguments.data, limits)
         fitted = None if data is None else data.fitting(weights.params(), labels=_of_labels(loss))
-        if data is not None and fitted is not None:
-            data = data._replace(notes=fitted.notes)
         sections = _sections(weights, fitted, loss)
     except MemoryError as error:
         return _refuse(str(error) or "there is not enough memory")

@@ -53,10 +53,7 @@ class Data(NamedTuple):
         return np.result_type(np.float32, *floats)
 
     def fitting(self, params: Params, labels: bool) -> Data:
-        """Return the data as a model takes them.
-
-        Where there is one input or output, series may do without its axis. A target that is NaN is missing:
-        steps with one are left out of the loss.
+        """Return the data as a model takes them: with one input or output, series may do without its axis.
 
         Parameters
         ----------
@@ -67,23 +64,7 @@ class Data(NamedTuple):
         d, _, q = params.shape
         x = self.x[:, np.newaxis] if self.x.ndim == 1 and d == 1 else self.x
         y = self.y[:, np.newaxis] if self.y.ndim == 1 and q == 1 and not labels else self.y
-        if y.dtype.kind != "f" or y.ndim != x.ndim or labels:
-            return self._replace(x=x, y=y)
-        missing = np.isnan(y)
-        if not missing.any():
-            return self._replace(x=x, y=y)
-        rows = missing.any(axis=-1)
-        if rows.all():
-            raise ValueError(
-                f"y in {shown(self.file)} has no step without a NaN: nothing is left to report on"
-            )
-        mask = ~rows if self.mask is None else self.mask & ~rows
-        count, steps = int(missing.sum()), int(rows.sum())
-        said = (
-            f"{count:,} of {missing.size:,} targets {'is' if count == 1 else 'are'} NaN: "
-            f"{steps:,} step{' is' if steps == 1 else 's are'} left out of the loss as missing."
-        )
-        return self._replace(x=x, y=y, mask=mask, notes=(*self.notes, said))
+        return self._replace(x=x, y=y)
 
 
 #: Names of the arrays in a file.
