@@ -182,6 +182,25 @@ def test_a_pipe_is_not_waited_for() -> None:
     assert "pipe.npy is not a regular file" in refused("pipe.npy")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("W_hh", (), "W_hh must be a square matrix of size at least 1, not of shape ()"),
+        ("W_hx", (), "W_hx must have shape (3, d), not ()"),
+        ("W_hx", (3, 0), "W_hx must have shape (3, d), not (3, 0)"),
+        ("W_qh", (3,), "W_qh must have shape (q, 3), not (3,)"),
+        ("b_h", (2,), "b_h must have shape (3,), not (2,)"),
+        ("b_q", (1,), "b_q must have shape (2,), not (1,)"),
+        ("W_qx", (1, 2), "W_qx must have shape (2, 1), not (1, 2)"),
+    ],
+)
+def test_shapes_are_checked_before_anything_is_read(name: str, shape: tuple[int, ...], said: str) -> None:
+    shapes = {"W_hx": (3, 1), "W_hh": (3, 3), "W_qh": (2, 3), "b_h": (3,), "b_q": (2,), "W_qx": (2, 1)}
+    arrays: dict[str, Any] = {key: np.ones(value) for key, value in (shapes | {name: shape}).items()}
+    np.savez("shapes.npz", **arrays)
+    assert said in refused("shapes.npz")
+
+
 # --- names --------------------------------------------------------------------------------------------------
 
 

@@ -265,6 +265,62 @@ def _safetensors_of_an_odd_header(rng: np.random.Generator) -> tuple[bytes, str]
     return safetensors(text, data), "odd header"
 
 
+def odd_array(rng: np.random.Generator) -> NDArray[Any]:
+    """Return an array of any shape, dtype and size of its numbers."""
+    sizes = [0, 1, 1, 2, 2, 3, 4, 7]
+    shape = tuple(int(rng.choice(sizes)) for _ in range(int(rng.integers(0, 4))))
+    kind = _pick(rng, ["<f8", "<f8", ">f4", "<f2", "<i8", "|u1", "?", "<c16", "<U3", "<M8[s]", "O"])
+    if kind in ("O", "<U3", "<M8[s]"):
+        return np.zeros(shape, kind)
+    numbers = rng.standard_normal(shape) * float(_pick(rng, [1.0, 1.0, 1e-320, 1e300, 1e160, 0.0]))
+    with np.errstate(all="ignore"):
+        found = np.asarray(numbers).astype(kind)
+    if found.dtype.kind == "f" and found.size and rng.random() < 0.2:
+        found.reshape(-1)[0] = _pick(rng, [np.nan, np.inf, -np.inf])
+    return found
+
+
+def _with_odd_arrays(found: Arrays, rng: np.random.Generator) -> Arrays:
+    for _ in range(int(rng.integers(1, 3))):
+        found[str(_pick(rng, list(found)))] = odd_array(rng)
+    return found
+
+
+def _of_odd_arrays(found: Arrays, rng: np.random.Generator) -> File:
+    odd = _with_odd_arrays(found, rng)
+    method = _pick(rng, [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    return File(".npz", npz([(f"{name}.npy", npy(a)) for name, a in odd.items()], method), "odd arrays")
+
+
+def data(rng: np.random.Generator) -> File:
+    """Return data for `model`, with something wrong, most likely."""
+    T, B = int(rng.integers(1, 9)), int(rng.integers(1, 4))
+    found: Arrays = {"x": rng.standard_normal((T, B, 1)), "y": rng.standard_normal((T, B, 2))}
+    others: Arrays = {
+        "h0": rng.standard_normal((B, 3)),
+        "lengths": rng.integers(0, T + 1, B),
+        "weights": rng.random((T, B)),
+        "mask": rng.random((T, B)) < 0.7,
+        "fs": np.array(1.0),
+    }
+    found |= {name: array for name, array in others.items() if rng.random() < 0.3}
+    if rng.random() < 0.2:
+        found = {name.upper(): array for name, array in found.items()}
+    if rng.random() < 0.8:
+        return _of_odd_arrays(found, rng)
+    content = npz([(f"{name}.npy", npy(array)) for name, array in found.items()], zipfile.ZIP_DEFLATED)
+    story = str(rng.choice(list(BYTES)))
+    return File(".npz", BYTES[story](content, rng), f"data, then {story}")
+
+
+def model() -> File:
+    """Return parameters that `data` are for."""
+    rng = np.random.default_rng(0)
+    shapes = {"W_hx": (3, 1), "W_hh": (3, 3), "W_qh": (2, 3)}
+    members = [(f"{name}.npy", npy(rng.standard_normal(shape))) for name, shape in shapes.items()]
+    return File(".npz", npz(members, zipfile.ZIP_STORED), "whole")
+
+
 # --- all of it ----------------------------------------------------------------------------------------------
 
 
@@ -288,9 +344,11 @@ def corrupt(rng: np.random.Generator) -> File:
         file = whole(rng)
         story = str(rng.choice(list(BYTES)))
         return File(file.suffix, BYTES[story](file.content, rng), f"{file.story}, then {story}")
-    kind = int(rng.integers(3))
+    kind = int(rng.integers(4))
     if kind == 0:
         return File(".npy", odd_npy(rng), "odd header")
+    if kind == 3:
+        return _of_odd_arrays(arrays(rng), rng)
     if kind == 1:
         return File(".npz", *_npz_of_odd_members(rng))
     return File(".safetensors", *_safetensors_of_an_odd_header(rng))

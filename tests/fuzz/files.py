@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fuzz.corruptions import File, corrupt, loaded
+from fuzz import corruptions
 from rnnbptt.__main__ import main
 
 SECONDS, BYTES = 1.0, 100_000_000
@@ -77,16 +77,19 @@ def wrong(answer: Answer) -> str | None:
     return f"took {answer.peak:,} bytes" if answer.peak > BYTES else None
 
 
-def trial(seed: int, folder: Path, traced: bool = True) -> tuple[File, Answer]:
-    """Write one file, and ask for a report on it: as weights, or where it can be, now and then as data."""
+def trial(seed: int, folder: Path, traced: bool = True) -> tuple[corruptions.File, Answer]:
+    """Write one file, and ask for a report on it: as weights or, now and then, as data."""
     rng = np.random.default_rng(seed)
-    file = corrupt(rng)
+    as_data = rng.random() < 0.25
+    file = corruptions.data(rng) if as_data else corruptions.corrupt(rng)
     path = folder / f"corrupt{file.suffix}"
     path.write_bytes(file.content)
     arguments = [str(path)]
-    if file.suffix == ".npz" and rng.random() < 0.3:
-        np.save(folder / "W.npy", np.eye(2))
-        arguments = [str(folder / "W.npy"), "--data", str(path)]
+    if as_data:
+        weights = folder / "model.npz"
+        weights.write_bytes(corruptions.model().content)
+        loss = str(rng.choice(["mse", "squared_error", "cross_entropy"]))
+        arguments = [str(weights), "--data", str(path), "--loss", loss]
     return file, asked(arguments, traced)
 
 
@@ -96,7 +99,7 @@ def run(count: int, seed: int, traced: bool = True) -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         for number in range(seed, seed + count):
             file, answer = trial(number, Path(name), traced)
-            said = "was unpickled" if loaded else wrong(answer)
+            said = "was unpickled" if corruptions.loaded else wrong(answer)
             if said is not None:
                 failures.append(f"seed {number}, {file.suffix}, {file.story}: {said}")
     return failures

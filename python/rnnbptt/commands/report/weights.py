@@ -150,18 +150,23 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], limits: Limits) -> None:
         raise ValueError(
             f"W_hh has {h:,} rows; beyond {MOST_ROWS:,} a report can take hours: --any-size computes it"
         )
-    d, q = (shapes.get(name, (None, None))[axis] for name, axis in (("W_hx", -1), ("W_qh", 0)))
-    expected = {"W_hx": (h, d), "W_qh": (q, h), "b_h": (h,), "b_q": (q,), "W_qx": (q, d)}
+    d, q = ((shapes.get(name) or (0,))[axis] for name, axis in (("W_hx", -1), ("W_qh", 0)))
+    # Letters where any number will do.
+    expected: dict[str, tuple[int | str, ...]] = {
+        "W_hx": (h, "d"),
+        "W_qh": ("q", h),
+        "b_h": (h,),
+        "b_q": (q or "q",),
+        "W_qx": (q or "q", d or "d"),
+    }
     for name, shape in shapes.items():
-        if name in expected and (
-            len(shape) != len(expected[name])
-            or any(n == 0 or want not in (n, None) for n, want in zip(shape, expected[name], strict=True))
-        ):
-            raise ValueError(f"{name} must have shape {_letters(name, h)}, not {shape_text(shape)}")
-
-
-def _letters(name: str, h: int) -> str:
-    return {"W_hx": f"({h}, d)", "W_qh": f"(q, {h})", "b_h": f"({h},)", "b_q": "(q,)", "W_qx": "(q, d)"}[name]
+        wanted = expected.get(name, shape)
+        fits = len(shape) == len(wanted) and all(
+            n > 0 if isinstance(want, str) else n == want for n, want in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            text = ", ".join(map(str, wanted)) + "," * (len(wanted) == 1)
+            raise ValueError(f"{name} must have shape ({text}), not {shape_text(shape)}")
 
 
 def _recognise(path: Path, found: Mapping[str, Stored]) -> tuple[dict[str, str], tuple[str, ...]]:
