@@ -129,7 +129,7 @@ def test_arrays_that_are_used_are_limited_before_they_are_read(suffix: str) -> N
     if suffix == "npz":
         assert "W_hx in large.npz lies outside the file" in said
     else:
-        assert "declares 536,870,944 bytes of arrays to read, more than 268,435,456" in said
+        assert "declares arrays that take 536,870,944 bytes, more than 268,435,456" in said
         assert "--any-size lifts the limit" in said
 
 

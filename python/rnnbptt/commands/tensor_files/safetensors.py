@@ -117,7 +117,9 @@ def _tensor(file: IO[bytes], start: int, name: str, entry: Any) -> tuple[int, in
 
         return loaded(take)
 
-    return first, last, Stored(name, tuple(shape), label, last - first, take_from_here)
+    widened = dtype not in _KNOWN
+    size = bytes_of(tuple(shape), 4) if widened else last - first
+    return first, last, Stored(name, tuple(shape), label, size, take_from_here)
 
 
 def _are_sizes(value: Any) -> bool:

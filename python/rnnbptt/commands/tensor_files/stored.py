@@ -67,7 +67,7 @@ class Stored:
     dtype : str
         What people call it; ``"object"`` for what is pickled.
     size : int
-        Bytes it takes in memory, as it is in the file.
+        Bytes it takes in memory, read.
     load : callable or None
         Reads it, and checks what can only be checked then. ``None`` where it holds no real numbers.
     """
@@ -103,7 +103,7 @@ def read(tensors: list[tuple[str, Stored]], limits: Limits, file: str) -> list[N
     if limits.array_bytes is not None and total > limits.array_bytes:
         _, largest = max(tensors, key=lambda named: named[1].size)
         raise ValueError(
-            f"{shown(file)} declares {total:,} bytes of arrays to read, more than {limits.array_bytes:,} "
+            f"{shown(file)} declares arrays that take {total:,} bytes, more than {limits.array_bytes:,} "
             f"({shown(largest.name)} is of shape {shape_text(largest.shape)}): --any-size lifts the limit"
         )
     found = []
