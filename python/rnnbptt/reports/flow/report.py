@@ -230,15 +230,13 @@ class GradientFlow:
     @property
     def _relative_to_lag_0(self) -> Real:
         """``log2`` of what arrives k steps back, as a share of what arrives at lag 0."""
-        with np.errstate(invalid="ignore"):
-            relative: Real = self.log2_lag_norms - self.log2_lag_norms[0]
+        relative: Real = self.log2_lag_norms - self.log2_lag_norms[0]
         return relative
 
     @property
     def _readable_lags(self) -> int:
         """Lags up to the last one that is more than rounding of lag 0, or of the gradient."""
-        with np.errstate(invalid="ignore"):
-            added = self.log2_contributions - self.log2_gradient_norm
+        added = self.log2_contributions - self.log2_gradient_norm
         seen = np.flatnonzero(np.fmax(self._relative_to_lag_0, added) >= np.log2(ROUNDING))
         return int(seen[-1]) + 1 if seen.size else 1
 
@@ -348,8 +346,7 @@ class GradientFlow:
 
     def _plot_shares(self, axes: Any) -> None:
         # Up to where nothing is added that an eye could see, and some more.
-        with np.errstate(invalid="ignore"):
-            seen = np.flatnonzero(~(np.abs(self.shares) < 1e-3 * np.nanmax(np.abs(self.shares), initial=0)))
+        seen = np.flatnonzero(~(np.abs(self.shares) < 1e-3 * np.nanmax(np.abs(self.shares), initial=0)))
         last = int(seen[-1]) if seen.size else 0
         k = np.arange(min(self.lags, max(10, last + last // 4 + 1)))
         axes.axhline(1, color=GREY, lw=0.8)

@@ -156,8 +156,7 @@ class TruncationReport:
             line = f"{tau:>7}{_loss(self.log2_bias[tau - 1]):>11}{_cosine(self.cosine[tau - 1]):>11}"
             i = on_grid.get(tau)
             if i is not None:
-                with np.errstate(divide="ignore"):
-                    bias, deviation = np.log2(self.chunked_bias[i]), np.log2(self.randomized_deviation[i])
+                bias, deviation = np.log2(self.chunked_bias[i]), np.log2(self.randomized_deviation[i])
                 line += f"{_loss(bias):>14}"
                 line += f"{_cosine(self.chunked_cosine[i]):>11}{_loss(deviation):>19}"
             lines.append(line.rstrip())
