@@ -119,6 +119,20 @@ def test_readme_studies_gradients_and_reports(
     assert Path("report.html").stat().st_size > 10_000
 
 
+def test_readme_study_runs_where_no_lag_window_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = readme_blocks("python")[4]
+    for before, after in (("spectral_radius=0.9", "spectral_radius=1.01"), ("((1000, ", "((1500, ")):
+        assert before in block
+        block = block.replace(before, after)
+    names = ran(block)
+    assert names["tau"] is None
+    full = names["rnnbptt"].loss_and_grad(names["params"], names["x"], names["y"])[1]
+    np.testing.assert_array_equal(names["gradients"].W_hh, full.W_hh)
+
+
 def test_readme_installs_what_it_runs() -> None:
     demo, tests = readme_blocks("sh")[:2]
     for block, extra, last in ((demo, "demo", "rnnbptt demo"), (tests, "test", "pytest")):

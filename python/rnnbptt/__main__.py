@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 from .commands.demo import command as demo
 from .commands.report import command as report
+from .commands.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,18 @@ COMMANDS = (demo, report)
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the commands do; ``--help`` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(shown(message, 2000).split())}\n")
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="rnnbptt", description="Exact gradients of linear RNNs.")
+    parser = Parser(prog="rnnbptt", description="Exact gradients of linear RNNs.")
     parser.add_argument("--version", action="version", version=f"rnnbptt {__version__}")
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         subparser = commands.add_parser(command.NAME, help=command.SUMMARY, description=command.__doc__)
         command.add_arguments(subparser)
@@ -46,7 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0 done, 1 failed, 2 not understood or not possible here, 130 interrupted.
     """
-    arguments = argument_parser().parse_args(argv)
+    parser = argument_parser()
+    given = sys.argv[1:] if argv is None else list(argv)
+    if not given:  # not done, and so not 0: but help is what is wanted
+        parser.print_help()
+        parser.exit(2)
+    arguments = parser.parse_args(given)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()

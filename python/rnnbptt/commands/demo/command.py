@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..._extras import need
-from ..output_files import unwritable
+from ..output_files import cannot_write, replacing, unwritable
 
 if TYPE_CHECKING:
     import argparse
@@ -52,9 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     draw = story.tell(arguments.seed, arguments.hidden)
     try:
-        draw(arguments.output)
+        with replacing(arguments.output) as new:
+            draw(new)
     except OSError as error:
-        print(f"rnnbptt demo: error: cannot write {arguments.output}: {error.strerror}", file=sys.stderr)
+        print(f"rnnbptt demo: error: {cannot_write(arguments.output, error)}", file=sys.stderr)
         return 1
     print(f"\nPicture: {arguments.output}")
     return 0

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..._extras import need
-from ...engine.losses import LOSSES
+from ...engine.losses import LOSSES, Loss, checked_loss
 from ...reports.flow import gradient_flow
 from ...reports.spectrum import spectral_report
 from ...reports.truncation import truncation_report
-from ..output_files import FORMATS, unwritable
-from .data import read_data
+from ..output_files import FORMATS, cannot_write, replacing, unwritable
+from ..progress import working
+from ..shown import shown, shown_path
+from ..tensor_files.stored import NO_LIMITS, Limits
+from .data import NAMES, read_data
 from .sections import Section, found_text
-from .weights import read_weights
+from .weights import MOST_ROWS, read_weights
 
 if TYPE_CHECKING:
     import argparse
@@ -42,55 +46,82 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="DATA",
-        help=".npz with x and y, and h0, lengths, weights or mask if wanted: adds the flow of gradients and "
-        "what truncation loses",
+        help=f".npz with x and y, and {', '.join(NAMES[2:-1])} or {NAMES[-1]} if wanted: adds the flow of "
+        "gradients and what truncation loses; a y that is NaN is missing",
     )
+    taking = [name for name, known in LOSSES.items() if known.parameter is not None]
     parser.add_argument(
-        "--loss", choices=tuple(LOSSES), default="mse", help="loss on the data (default: %(default)s)"
+        "--loss",
+        default="mse",
+        metavar="LOSS",
+        help=f"loss on the data: {', '.join(LOSSES)} (default: %(default)s)"
+        + (f"; NAME:NUMBER gives {', '.join(taking)} its number" if taking else ""),
     )
-    output = parser.add_mutually_exclusive_group()
-    output.add_argument("--plot", type=Path, metavar="PATH", help="draw a picture: .png, .pdf or .svg")
-    output.add_argument("--html", type=Path, metavar="PATH", help="write one self-contained page")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="draw a picture: .png, .pdf or .svg")
+    parser.add_argument("--html", type=Path, metavar="PATH", help="write one self-contained page")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument(
+        "--any-size",
+        action="store_true",
+        help=f"read and compute whatever the size (default: up to {Limits().array_bytes or 0:,} bytes of "
+        f"arrays, W_hh of up to {MOST_ROWS:,} rows)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return an exit code."""
+    outputs = {"Picture": arguments.plot, "Page": arguments.html}
     try:
         _check_output(arguments)
-        weights = read_weights(arguments.weights)
-        data = None if arguments.data is None else read_data(arguments.data)
-        sections = _sections(weights, data, arguments.loss)
-    except (ValueError, TypeError, ImportError, MemoryError) as error:
-        return _refuse(str(error))
+        loss = _loss(arguments.loss)
+        limits = NO_LIMITS if arguments.any_size else Limits()
+        weights = read_weights(arguments.weights, limits)
+        data = None if arguments.data is None else read_data(arguments.data, limits)
+        fitted = None if data is None else data.fitting(weights.params(), labels=_of_labels(loss))
+        sections = _sections(weights, fitted, loss)
+    except MemoryError as error:
+        return _refuse(str(error) or "there is not enough memory")
+    except (ValueError, TypeError, ImportError, ArithmeticError) as error:
+        return _refuse(str(error) or type(error).__name__)
     except OSError as error:
-        return _refuse(f"cannot read {error.filename}: {error.strerror}")
+        return _refuse(f"cannot read {shown_path(error.filename)}: {error.strerror or error}")
     # Files first: they are wanted even where the text goes to a reader that stops early.
-    path: Path | None = arguments.plot or arguments.html
-    if path is not None:
-        # Only now: these modules import what the extra brings.
-        from . import page, pictures
-
-        try:
-            if arguments.plot:
-                pictures.save(sections, path)
-            else:
-                path.write_text(page.page(weights, data, sections), encoding="utf-8")
-        except OSError as error:
-            print(f"rnnbptt report: error: cannot write {path}: {error.strerror}", file=sys.stderr)
-            return 1
+    refusal = _write(arguments, weights, data, sections)
+    if refusal is not None:
+        return _refuse(refusal)
     if arguments.json:
         print(json.dumps(_as_dict(weights, data, sections), indent=2, allow_nan=False))
         return 0
-    print(_as_text(weights, data, sections))
-    if path is not None:
-        print(f"\n{'Picture' if arguments.plot else 'Page'}: {path}")
+    lines = [f"{kind}: {shown_path(path)}" for kind, path in outputs.items() if path is not None]
+    _print("\n\n".join([_as_text(weights, data, sections), *(["\n".join(lines)] if lines else [])]))
     return 0
 
 
 def _refuse(message: str) -> int:
     print(f"rnnbptt report: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _print(text: str) -> None:
+    """Print with escapes where the terminal's encoding lacks a character."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _loss(text: str) -> Any:
+    """Return what callers of the library give: a name, or a name and its number."""
+    name, colon, number = text.partition(":")
+    try:
+        loss: Any = (name, float(number)) if colon else name
+        checked_loss(loss)
+    except ValueError as error:
+        raise ValueError(f"--loss: {error}") from None
+    return loss
+
+
+def _of_labels(loss: Any) -> bool:
+    known = checked_loss(loss)
+    return isinstance(known, Loss) and known.labels
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
@@ -104,19 +135,45 @@ def _check_output(arguments: argparse.Namespace) -> None:
             raise ValueError(refusal)
 
 
+def _write(
+    arguments: argparse.Namespace, weights: Weights, data: Data | None, sections: list[Section]
+) -> str | None:
+    """Write the files that are asked for, or none; return why it could not be done."""
+    writers = [(path, kind) for kind in ("plot", "html") if (path := getattr(arguments, kind)) is not None]
+    if not writers:
+        return None
+    # Only now: these modules import what the extra brings.
+    from . import page, pictures
+
+    path = writers[0][0]
+    try:
+        with ExitStack() as files:
+            for path, kind in writers:
+                new = files.enter_context(replacing(path))
+                with working(f"drawing {shown(path.name)}", 0, 1):
+                    if kind == "plot":
+                        pictures.save(sections, new)
+                    else:
+                        new.write_text(page.page(weights, data, sections), encoding="utf-8")
+    except OSError as error:
+        return cannot_write(path, error)
+    return None
+
+
 def _sections(weights: Weights, data: Data | None, loss: Any) -> list[Section]:
     """Compute all reports there are data for."""
+    steps = 1 if data is None else 3
     params = None if data is None else weights.params(data.dtype)
-    found = [Section("spectrum", "Spectrum", 2, spectral_report(weights.parameters["W_hh"]))]
+    with working("spectrum of W_hh", 0, steps):
+        found = [Section("spectrum", "Spectrum", 2, spectral_report(weights.parameters["W_hh"]))]
     if data is None or params is None:
         return found
     given: dict[str, Any] = {**data.arrays, "loss": loss}
-    flow, truncation = gradient_flow(params, **given), truncation_report(params, **given)
-    return [
-        *found,
-        Section("flow", "Gradient flow", 3, flow),
-        Section("truncation", "Truncation", 1, truncation),
-    ]
+    with working("gradient flow", 1, steps):
+        found.append(Section("flow", "Gradient flow", 3, gradient_flow(params, **given)))
+    with working("truncation", 2, steps):
+        found.append(Section("truncation", "Truncation", 1, truncation_report(params, **given)))
+    return found
 
 
 def _as_text(weights: Weights, data: Data | None, sections: list[Section]) -> str:
@@ -134,6 +191,7 @@ def _as_dict(weights: Weights, data: Data | None, sections: list[Section]) -> di
     if data is not None:
         result["data"] = {
             "file": data.file,
+            "notes": list(data.notes),
             "arrays": [
                 {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)}
                 for name, value in data.arrays.items()

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ...engine.runtime import build_info
+from ..shown import shown
 from . import pictures
 from .sections import found_text
 
@@ -40,7 +41,7 @@ footer { margin-top: 2.5rem; font-size: 0.85rem; opacity: 0.75; }
 
 def page(weights: Weights, data: Data | None, sections: list[Section]) -> str:
     """Return the page."""
-    title = escape(f"Gradients through {weights.file}")
+    title = escape(f"Gradients through {shown(weights.file)}")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from ...reports.showing import WIDTH
+from ..shown import shown
+from .weights import NOT_USED
 
 if TYPE_CHECKING:
     from .data import Data
     from .weights import Weights
+
+#: Tensors listed at most, but for those that are used.
+_LISTED = 40
 
 
 class Report(Protocol):
@@ -38,11 +43,17 @@ class Section(NamedTuple):
 
 def found_text(weights: Weights, data: Data | None) -> str:
     """Return which tensors and arrays there are, and what they were taken for."""
-    rows = [(t.name, str(t.shape), t.dtype, t.taken_for) for t in weights.tensors]
-    lines = [f"{weights.file}: {weights.notes[0]}", *_aligned(rows), *map(_note, weights.notes[1:])]
+    # Those that are used first: a file may hold thousands of others.
+    tensors = sorted(weights.tensors, key=lambda tensor: tensor.taken_for == NOT_USED)
+    listed = tensors[: max(_LISTED, sum(tensor.taken_for != NOT_USED for tensor in tensors))]
+    rows = [(shown(t.name), str(t.shape), shown(t.dtype), t.taken_for) for t in listed]
+    lines = [f"{shown(weights.file)}: {weights.notes[0]}", *_aligned(rows)]
+    if len(listed) < len(tensors):
+        lines.append(_note(f"... and {len(tensors) - len(listed):,} more that are not used"))
+    lines += map(_note, weights.notes[1:])
     if data is not None:
         rows = [(name, str(value.shape), str(value.dtype), "") for name, value in data.arrays.items()]
-        lines += ["", f"{data.file}: data", *_aligned(rows)]
+        lines += ["", f"{shown(data.file)}: data", *_aligned(rows), *map(_note, data.notes)]
         if not np.can_cast(data.dtype, weights.parameters["W_hh"].dtype):
             lines.append(_note(f"Weights are widened to the {data.dtype} of the data."))
     return "\n".join(lines)

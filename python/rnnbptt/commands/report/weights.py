@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ... import _validate
-from ..._extras import need
 from ...engine.params import Params
+from ..shown import shown
+from ..tensor_files.opened import SUFFIXES, opened
+from ..tensor_files.stored import Limits, read, shape_text
+from .conversions import of_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-SUFFIXES = (".npy", ".npz", ".safetensors")
+    from ..tensor_files.stored import Stored
 
 _OWN = tuple(field.name for field in fields(Params))
 #: Names that linear layers after a recurrent one go by, where several could be meant.
@@ -28,7 +29,10 @@ _READOUTS = ("decoder", "fc", "fc_out", "head", "linear", "lin", "out", "output"
 #: Layers before or beside it, whose weights can have the same shape.
 _NO_READOUT = re.compile(r"emb|encod|norm|input", re.IGNORECASE)
 #: `torch.nn.RNN` counts layers, `torch.nn.RNNCell` does not.
-_RECURRENT = re.compile(r"(?P<prefix>.*?)weight_hh(?P<layer>_l\d+)?(?P<reverse>_reverse)?")
+_RECURRENT = re.compile(r"(?P<prefix>.*?)weight_hh(?P<layer>_l\d+)?(?P<reverse>_reverse)?", re.DOTALL)
+#: Rows of W_hh up to which a report takes minutes: its cost grows with their third power.
+MOST_ROWS = 1024
+NOT_USED = "not used"
 
 
 class Tensor(NamedTuple):
@@ -41,7 +45,7 @@ class Tensor(NamedTuple):
     dtype : str
         As it is in the file.
     taken_for : str
-        The parameter of `Params` it gives, or ``"not used"``.
+        The parameter of `Params` it gives, or `NOT_USED`.
     """
 
     name: str
@@ -74,14 +78,20 @@ class Weights:
         missing = [name for name in ("W_hx", "W_hh", "W_qh") if name not in self.parameters]
         if missing:
             raise ValueError(
-                f"{self.file} has no {' and no '.join(missing)}: reports on data need all weights"
+                f"{shown(self.file)} has no {' and no '.join(missing)}: reports on data need all weights"
             )
         wide = np.result_type(*self.parameters.values(), *([] if dtype is None else [dtype]))
-        return Params(**{name: value.astype(wide) for name, value in self.parameters.items()})
+        return Params(**{name: value.astype(wide, copy=False) for name, value in self.parameters.items()})
 
 
-def read_weights(path: Path) -> Weights:
-    """Read a `.npy`, `.npz` or `.safetensors` file.
+def read_weights(path: Path, limits: Limits | None = None) -> Weights:
+    """Read a `.npy`, `.npz` or `.safetensors` file: of its tensors, those that are parameters.
+
+    Parameters
+    ----------
+    path : Path
+    limits : Limits, optional
+        What the file may ask for.
 
     Raises
     ------
@@ -89,25 +99,25 @@ def read_weights(path: Path) -> Weights:
         If it cannot be read.
     ValueError, TypeError
         If it is not such a file, or its tensors do not fit; the message names the file or the parameter.
-    ImportError
-        If the package that reads it is missing; the message names the extra.
     """
+    limits = limits or Limits()
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"WEIGHTS must end in {', '.join(SUFFIXES)}, not {path.name!r}")
-    if suffix == ".npy":
-        found = {path.stem: read_npy(path)}
-    else:
-        found = read_npz(path) if suffix == ".npz" else _read_safetensors(path)
-    taken, notes = _recognise(path, found)
+        message = f"WEIGHTS must end in {', '.join(SUFFIXES)}, not {shown(path.name)!r}"
+        raise ValueError(message + of_weights(path))
+    with opened(path, limits) as found:
+        taken, notes = _recognise(path, found)
+        _check_shapes(_shapes(found, taken), limits)
+        used = [(parameter, found[name]) for name, parameter in taken.items()]
+        arrays = dict(zip(taken, read(used, limits, path.name), strict=True))
     parameters: dict[str, NDArray[Any]] = {}
     for name, parameter in taken.items():
-        value = _widened(found[name])
+        value = _widened(arrays.pop(name))
         if parameter in parameters:  # the two biases of PyTorch
-            value = _sum(parameters[parameter], value, [key for key in taken if taken[key] == parameter])
+            value = parameters[parameter] + value
         parameters[parameter] = value
     tensors = tuple(
-        Tensor(name, value.shape, _dtype(value), taken.get(name, "not used")) for name, value in found.items()
+        Tensor(name, value.shape, value.dtype, taken.get(name, NOT_USED)) for name, value in found.items()
     )
     weights = Weights(path.name, tensors, parameters, notes)
     _validate.square("W_hh", parameters["W_hh"])
@@ -116,36 +126,85 @@ def read_weights(path: Path) -> Weights:
     return weights
 
 
-def _recognise(path: Path, found: Mapping[str, NDArray[Any]]) -> tuple[dict[str, str], tuple[str, ...]]:
+def _shapes(found: Mapping[str, Stored], taken: dict[str, str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of parameters; the two biases of PyTorch must have one."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parameter in taken.items():
+        shape = found[name].shape
+        if shapes.setdefault(parameter, shape) != shape:
+            names = " and ".join(shown(key) for key in taken if taken[key] == parameter)
+            both = f"{shape_text(shapes[parameter])} and {shape_text(shape)}"
+            raise ValueError(f"{names} must have one shape, not {both}")
+    return shapes
+
+
+def _check_shapes(shapes: dict[str, tuple[int, ...]], limits: Limits) -> None:
+    """Refuse parameters that do not fit one another, or are too large, before any is read."""
+    square = shapes["W_hh"]
+    if len(square) != 2 or square[0] != square[1] or square[0] == 0:
+        raise ValueError(
+            f"W_hh must be a square matrix of size at least 1, not of shape {shape_text(square)}"
+        )
+    h = square[0]
+    if limits.array_bytes is not None and h > MOST_ROWS:
+        raise ValueError(
+            f"W_hh has {h:,} rows; beyond {MOST_ROWS:,} a report can take hours: --any-size computes it"
+        )
+    d, q = ((shapes.get(name) or (0,))[axis] for name, axis in (("W_hx", -1), ("W_qh", 0)))
+    # Letters where any number will do.
+    expected: dict[str, tuple[int | str, ...]] = {
+        "W_hx": (h, "d"),
+        "W_qh": ("q", h),
+        "b_h": (h,),
+        "b_q": (q or "q",),
+        "W_qx": (q or "q", d or "d"),
+    }
+    for name, shape in shapes.items():
+        wanted = expected.get(name, shape)
+        fits = len(shape) == len(wanted) and all(
+            n > 0 if isinstance(want, str) else n == want for n, want in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            text = ", ".join(map(str, wanted)) + "," * (len(wanted) == 1)
+            raise ValueError(f"{name} must have shape ({text}), not {shape_text(shape)}")
+
+
+def _recognise(path: Path, found: Mapping[str, Stored]) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return which tensors are which parameters, and remarks."""
     if not found:
-        raise ValueError(f"{path.name} holds no tensors")
+        raise ValueError(f"{shown(path.name)} holds no tensors")
     if "W_hh" in found:
         return {name: name for name in found if name in _OWN}, ("names of rnnbptt.Params",)
     if len(found) == 1 and not _RECURRENT.fullmatch(next(iter(found))):
         return {next(iter(found)): "W_hh"}, ("a single matrix",)
     layers = [match for name in found if (match := _RECURRENT.fullmatch(name))]
     if len(layers) > 1:
-        names = ", ".join(match.string for match in layers)
-        raise ValueError(f"{path.name} has {len(layers)} recurrent matrices ({names}); a report is on one")
+        names = _listed([match.string for match in layers])
+        raise ValueError(
+            f"{shown(path.name)} has {len(layers)} recurrent matrices ({names}); a report is on one"
+        )
     if layers:
         return _recognise_torch(path, found, layers[0])
-    some = ", ".join(f"{name} {value.shape}" for name, value in list(found.items())[:8])
+    some = _listed([f"{shown(name)} {shape_text(value.shape)}" for name, value in found.items()])
     raise ValueError(
-        f"{path.name} must hold W_hh, a weight_hh_l0 of PyTorch or a single matrix, not {some}"
-        + (" and more" if len(found) > 8 else "")
+        f"{shown(path.name)} must hold W_hh, a weight_hh_l0 of PyTorch or a single matrix, not {some}"
     )
 
 
+def _listed(names: list[str], most: int = 8) -> str:
+    """Return names in one line."""
+    return ", ".join(map(shown, names[:most])) + (" and more" if len(names) > most else "")
+
+
 def _recognise_torch(
-    path: Path, found: Mapping[str, NDArray[Any]], layer: re.Match[str]
+    path: Path, found: Mapping[str, Stored], layer: re.Match[str]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     recurrent, prefix, number = layer.string, layer["prefix"], layer["layer"] or ""
     shape = found[recurrent].shape
     if len(shape) == 2 and shape[0] in (3 * shape[1], 4 * shape[1]):
         cell = "a GRU" if shape[0] == 3 * shape[1] else "an LSTM"
         raise ValueError(
-            f"{recurrent} of shape {shape} holds the gates of {cell}; a report is on one square matrix"
+            f"{shown(recurrent)} of shape {shape} holds the gates of {cell}; a report is on one square matrix"
         )
     taken = {recurrent: "W_hh"}
     for kind, parameter in (("weight_ih", "W_hx"), ("bias_ih", "b_h"), ("bias_hh", "b_h")):
@@ -170,84 +229,10 @@ def _recognise_torch(
         if f"{readouts[0]}bias" in found:
             taken[f"{readouts[0]}bias"] = "b_q"
     elif readouts:
-        notes.append(f"W_qh could be {' or '.join(f'{name}weight' for name in readouts)}: none is taken.")
+        names = " or ".join(shown(f"{name}weight") for name in readouts[:4])
+        notes.append(f"W_qh could be {names}{' or others' if len(readouts) > 4 else ''}: none is taken.")
     return taken, tuple(notes)
-
-
-# --- files --------------------------------------------------------------------------------------------------
-
-
-def read_npy(path: Path) -> NDArray[Any]:
-    """Read one array, and never an object."""
-    with path.open("rb") as file:
-        return _array(path.name, file)
-
-
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an archive, and never an object."""
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
-                name = entry.removesuffix(".npy")
-                with archive.open(entry) as file:
-                    found[name] = _array(f"{name} in {path.name}", file)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{path.name} is not a .npz file: {error}") from None
-    return found
-
-
-def _array(name: str, file: Any) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, zlib.error) as error:
-        if "pickle" in str(error) or "Object arrays" in str(error):
-            raise ValueError(f"{name} holds pickled objects, which are never loaded") from None
-        raise ValueError(f"{name} is not an array in .npy format: {error}") from None
-    return array
-
-
-def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    need("reading .safetensors", "report", "safetensors")
-    import safetensors
-
-    path.open("rb").close()  # an OSError that says why
-    found = {}
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no dict
-                kind = file.get_slice(name).get_dtype()
-                if kind not in (
-                    "F16",
-                    "F32",
-                    "F64",
-                    "I8",
-                    "I16",
-                    "I32",
-                    "I64",
-                    "U8",
-                    "U16",
-                    "U32",
-                    "U64",
-                    "BOOL",
-                ):
-                    raise TypeError(f"{name} in {path.name} has dtype {kind}, which NumPy does not know")
-                found[name] = file.get_tensor(name)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name} is not a .safetensors file: {error}") from None
-    return found
-
-
-def _sum(one: NDArray[Any], other: NDArray[Any], names: list[str]) -> NDArray[Any]:
-    if one.shape != other.shape:
-        raise ValueError(f"{' and '.join(names)} must have one shape, not {one.shape} and {other.shape}")
-    total: NDArray[Any] = one + other
-    return total
 
 
 def _widened(value: NDArray[Any]) -> NDArray[Any]:
     return value.astype(np.float32) if value.dtype == np.float16 else value
-
-
-def _dtype(value: NDArray[Any]) -> str:
-    return value.dtype.newbyteorder("=").name

@@ -16,14 +16,20 @@ from ..showing import (
     GREY,
     LAG,
     ORANGE,
+    ROUNDING,
     WIDTH,
+    at_least,
     drawing_axes,
     finish,
     jsonable,
     left_out,
+    marks,
     power_of_two,
+    ratio,
     share,
     shown,
+    side_of_1,
+    whole_numbers,
 )
 
 if TYPE_CHECKING:
@@ -202,21 +208,49 @@ class GradientFlow:
         radius = float(abs(self.leading_eigenvalues[0]))
         lines = [
             f"Gradient flow: T = {self.steps}, B = {self.batch}, h = {self.size}, {self.dtype},"
-            f" spectral radius {radius:.6g}",
+            f" spectral radius {side_of_1(radius)}",
             "",
             "    lag   |(W^T)^k e|     of lag 0  aligned        |G_k|      share     so far",
         ]
-        relative = self.log2_lag_norms - self.log2_lag_norms[0]
-        for k in shown(K):
+        relative, read = self._relative_to_lag_0, self._readable_lags
+        for k in shown(read):
+            aligned = f"{self.alignment[k]:.3f}" if np.isfinite(self.alignment[k]) else "-"
             lines.append(
-                f"{k:>7}{power_of_two(self.log2_lag_norms[k]):>14}{power_of_two(relative[k]):>13}"
-                f"{self.alignment[k]:>9.3f}{power_of_two(self.log2_contributions[k]):>13}"
+                f"{k:>7}{power_of_two(self.log2_lag_norms[k]):>14}{ratio(relative[k]):>13}"
+                f"{aligned:>9}{self._contribution(self.log2_contributions[k]):>13}"
                 f"{share(self.shares[k]):>11}{share(self.cumulative_shares[k]):>11}"
             )
+        if read < K:
+            lines.append(f"{f'{read} to {K - 1}' if read < K - 1 else f'{read}':>14}  {self._beyond(read)}")
         if self.steps > K:
-            rest = f"{power_of_two(self.log2_remainder):>42}{share(self.remainder_share):>11}"
+            rest = f"{self._contribution(self.log2_remainder):>42}{share(self.remainder_share):>11}"
             lines.append(f"{f'from {K} on':>14}{rest}")
         return "\n".join([*lines, "", textwrap.fill(self._summary(), WIDTH)])
+
+    @property
+    def _relative_to_lag_0(self) -> Real:
+        """``log2`` of what arrives k steps back, as a share of what arrives at lag 0."""
+        relative: Real = self.log2_lag_norms - self.log2_lag_norms[0]
+        return relative
+
+    @property
+    def _readable_lags(self) -> int:
+        """Lags up to the last one that is more than rounding of lag 0, or of the gradient."""
+        added = self.log2_contributions - self.log2_gradient_norm
+        seen = np.flatnonzero(np.fmax(self._relative_to_lag_0, added) >= np.log2(ROUNDING))
+        return int(seen[-1]) + 1 if seen.size else 1
+
+    def _contribution(self, exponent: float) -> str:
+        """Return what some lags add; what is less than rounding of the gradient is that."""
+        if -np.inf < exponent < self.log2_gradient_norm + np.log2(ROUNDING):
+            return f"<{ROUNDING:.0e} G"
+        return power_of_two(exponent)
+
+    def _beyond(self, lag: int) -> str:
+        rest = np.concatenate([self.log2_lag_norms[lag:], self.log2_contributions[lag:]])
+        if np.isneginf(rest).all():
+            return "nothing arrives"
+        return f"below rounding: less than {ROUNDING:.0e} of lag 0 and of G = dL/dW_hh"
 
     def _summary(self) -> str:
         norms = self._by_step[np.isfinite(self._by_step)]
@@ -279,43 +313,52 @@ class GradientFlow:
         t = np.arange(1, self.steps + 1)
         logs = np.where(np.isfinite(self._by_step), self._by_step, np.nan)
         if self.batch == 1:
-            axes.plot(t, logs[:, 0], color=BLUE, lw=1)
+            axes.plot(t, logs[:, 0], color=BLUE, lw=1, **marks(len(t)))
         elif np.isfinite(logs).any():
             kept = np.isfinite(logs).any(axis=1)
             low, middle, high = np.nanpercentile(logs[kept], [0, 50, 100], axis=1)
             axes.fill_between(t[kept], low, high, color=BLUE, alpha=0.25, lw=0, label="all sequences")
-            axes.plot(t[kept], middle, color=BLUE, lw=1, label="median")
+            axes.plot(t[kept], middle, color=BLUE, lw=1, label="median", **marks(len(t)))
             axes.legend(fontsize="small")
+        at_least(axes, 1.0)
+        whole_numbers(axes)
         finish(
             axes, "time step t", r"log$_2\,\Vert \partial L/\partial h_t \Vert$", "Gradients of the states"
         )
 
     def _plot_lags(self, axes: Any) -> None:
-        k = np.arange(self.lags)
-        relative = self.log2_lag_norms - self.log2_lag_norms[0]
+        k, relative = np.arange(self._readable_lags), self._relative_to_lag_0[: self._readable_lags]
         finite = np.isfinite(relative)
-        axes.plot(k[finite], relative[finite], color=BLUE, label=r"$\Vert (W_{hh}^\top)^k e \Vert$ of lag 0")
+        label = r"$\Vert (W_{hh}^\top)^k e \Vert$ of lag 0"
+        axes.plot(k[finite], relative[finite], color=BLUE, label=label, **marks(len(k)))
         radius = float(abs(self.leading_eigenvalues[0]))
         if finite.any() and radius > 0:
             last = k[finite][-1]
             law = relative[last] + (k - last) * np.log2(radius)
-            axes.plot(k, law, color=ORANGE, ls="--", label=rf"law $\rho^k$, $\rho$ = {radius:.4g}")
-        low = np.nanmin(relative[finite], initial=-8) - 2
+            axes.plot(k, law, color=ORANGE, ls="--", label=rf"law $\rho^k$, $\rho$ = {side_of_1(radius)}")
         horizon = self.horizon()
         if horizon is not None:
             axes.axvline(horizon, color=GREY, ls=":", label=f"below 1 % at lag {horizon}")
-        axes.set_ylim(bottom=low)
+        at_least(axes, 1.0)
+        whole_numbers(axes)
         axes.legend(fontsize="small")
         finish(axes, LAG, "log$_2$ of the norm, lag 0 = 0", "What arrives k steps back")
 
     def _plot_shares(self, axes: Any) -> None:
-        k = np.arange(self.lags)
+        # Up to where nothing is added that an eye could see, and some more.
+        seen = np.flatnonzero(~(np.abs(self.shares) < 1e-3 * np.nanmax(np.abs(self.shares), initial=0)))
+        last = int(seen[-1]) if seen.size else 0
+        k = np.arange(min(self.lags, max(10, last + last // 4 + 1)))
         axes.axhline(1, color=GREY, lw=0.8)
         axes.axhline(0, color=GREY, lw=0.8)
-        axes.plot(k, self.shares, color=BLUE, lw=1, label="share of lag k")
-        axes.plot(k, self.cumulative_shares, color=ORANGE, ls="--", label="lags up to k")
-        if np.nanmax(np.abs(self.cumulative_shares), initial=0) > 100:
+        axes.plot(k, self.shares[: len(k)], color=BLUE, lw=1, label="share of lag k", **marks(len(k)))
+        sums = self.cumulative_shares[: len(k)]
+        if np.isnan(sums).all():
+            axes.text(0.5, 0.5, "the gradient is zero", color=GREY, ha="center", transform=axes.transAxes)
+        axes.plot(k, sums, color=ORANGE, ls="--", label="lags up to k", **marks(len(k)))
+        if np.nanmax(np.abs(sums), initial=0) > 100:
             axes.set_yscale("symlog", linthresh=1)
+        whole_numbers(axes)
         axes.legend(fontsize="small")
         finish(axes, LAG, r"share of $\partial L/\partial W_{hh}$", "What each lag is worth")
 

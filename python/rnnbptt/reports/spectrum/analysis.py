@@ -188,7 +188,9 @@ def spectral_report(W_hh: ArrayLike, *, num_threads: int | None = None) -> Spect
     reach = max(4 * (peak_lag or 0), _reach(growth, index, decay_times))
     reach = min(max(reach, min(contraction or 0, 16 * (peak_lag or 0))), horizon)
     step = 2 ** max(0, math.ceil(math.log2(reach / _CURVE)))
-    curve = np.arange(0, reach + 1, step)
+    # Dense where it starts, by half octaves, then even: a detour is early, however far the long run is.
+    early = np.union1d(np.arange(9), np.round(2.0 ** np.arange(3, math.log2(step) + 1, 0.5)).astype(np.int64))
+    curve = np.union1d(early[early <= reach], np.arange(0, reach + 1, step))
     report = SpectralReport(
         size=h,
         dtype=dtype,

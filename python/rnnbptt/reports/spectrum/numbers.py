@@ -26,11 +26,7 @@ def exp2(exponent: float) -> float:
     return float(2.0**exponent) if exponent > -1080 else 0.0
 
 
-def number(value: float) -> str:
-    text = f"{value:.5g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3g}"
-    if text == "1" and abs(value - 1) > 1e-12:  # which side of 1 is the point
-        return f"1{value - 1:+.1g}"
-    return text
+number = showing.side_of_1
 
 
 def power_of_two(exponent: float) -> str:
@@ -41,5 +37,5 @@ def power_of_two(exponent: float) -> str:
 
 
 def steps(count: float) -> str:
-    text = number(count) if count == int(count) else f"{count:.3g}"
+    text = number(count) if count == int(count) else showing.number(count, 3)
     return f"{text} step{'' if text == '1' else 's'}"

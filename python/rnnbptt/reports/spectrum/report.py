@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engine.floating_point import quiet_class
-from ..showing import BLUE, LAG, ORANGE, WIDTH, drawing_axes, finish, jsonable
+from ..showing import (
+    BLUE,
+    LAG,
+    ORANGE,
+    ROUNDING,
+    WIDTH,
+    at_least,
+    drawing_axes,
+    finish,
+    jsonable,
+    whole_numbers,
+)
 from .numbers import Growth, Real, exp2, number, power_of_two, rounding
 
 if TYPE_CHECKING:
@@ -175,24 +186,46 @@ class SpectralReport:
             ("transient growth", growth, where),
             ("Kreiss constant, at least", number(self.kreiss_lower_bound), ""),
             ("departure from normality", number(self.departure_from_normality), "Henrici; 0 is normal"),
-            ("eigenvector condition", number(self.eigenvector_condition), "1 is normal"),
-            ("stability distance", number(self.stability_distance), "least change to reach |lambda| = 1"),
+            ("eigenvector condition", self._condition_text, "1 is normal"),
+            ("stability distance", self._distance_text, "least change to reach |lambda| = 1"),
         ]
         lines = [f"W_hh, {self.size} x {self.size}, {self.dtype}: powers {self.growth}", ""]
         lines += [f"{name:25}{value:>9}  {note}".rstrip() for name, value, note in rows]
         lines += ["", "   |lambda|   arg / pi   steps to 1/e     period   1 - |lambda|"]
         shown = min(self.size, _EIGENVALUES_PRINTED)
-        for i in range(shown):
-            z = self.eigenvalues[i]
-            time = self.decay_times[i]
-            decay = f"e in {number(-time)}" if time < 0 else number(time)
-            lines.append(
-                f"{number(abs(z)):>11}{np.angle(z) / np.pi:11.4f}{decay:>15}"
-                f"{number(self.periods[i]):>11}{number(self.unit_circle_distances[i]):>15}"
-            )
+        lines += [self._row(i) for i in range(shown)]
         if shown < self.size:
             lines.append(f"    ... and {self.size - shown} smaller eigenvalues")
         return "\n".join([*lines, "", textwrap.fill(self.verdict, WIDTH)])
+
+    @property
+    def _hidden(self) -> float:
+        """Changes of W_hh, and so eigenvalues, that rounding hides."""
+        return rounding(self.size, self.dtype) * self.largest_singular_value
+
+    @property
+    def _condition_text(self) -> str:
+        condition = self.eigenvector_condition
+        return f">{1 / ROUNDING:.0e}" if 1 / ROUNDING < condition < math.inf else number(condition)
+
+    @property
+    def _distance_text(self) -> str:
+        distance = self.stability_distance
+        return f"<{self._hidden:.0e}" if 0 < distance < self._hidden else number(distance)
+
+    def _row(self, i: int) -> str:
+        """Return the line of an eigenvalue; of one that rounding hides, no more than that."""
+        z, error = self.eigenvalues[i], rounding(self.size, self.dtype)
+        if 0 < abs(z) < self._hidden:
+            return f"{f'<{self._hidden:.0e}':>11}{'-':>11}{'-':>15}{'-':>11}{number(1.0):>15}"
+        time, distance = self.decay_times[i], self.unit_circle_distances[i]
+        if abs(distance) <= error:
+            time, distance = np.inf, 0.0
+        decay = f"e in {number(-time)}" if time < 0 else number(time)
+        return (
+            f"{number(abs(z)):>11}{np.angle(z) / np.pi:11.4f}{decay:>15}"
+            f"{number(self.periods[i]):>11}{number(distance):>15}"
+        )
 
     def plot(self, axes: Sequence[Any] | None = None) -> Any:
         """Draw the eigenvalues in the unit circle beside the norms of powers.
@@ -234,7 +267,8 @@ class SpectralReport:
         reach = 1.08 * min(max(1.0, float(np.abs(self.eigenvalues).max())), _DRAWN)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         finish(axes, "real part of λ", "imaginary part of λ", "Eigenvalues of W_hh")
-        axes.legend(loc="upper left", fontsize="small")
+        # Below: inside the circle there is no place that no eigenvalue ever takes.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize="small", frameon=False)
 
     def _plot_norms(self, axes: Any) -> None:
         finite = np.isfinite(self.log2_norms)
@@ -247,15 +281,14 @@ class SpectralReport:
             at_one = self.growth in ("bounded", "polynomial")
             slope = 0.0 if at_one else math.log2(self.spectral_radius)
             meaning = "uncertain" if self.growth == "undecided" else "the long run"
-            label = rf"$\rho^k$, $\rho$ = {self.spectral_radius:.4g}: {meaning}"
+            label = rf"$\rho^k$, $\rho$ = {number(self.spectral_radius)}: {meaning}"
             axes.plot(self.lags, slope * self.lags, color=ORANGE, linestyle="--", label=label)
         if self.transient_lag is not None and self.log2_transient_growth > 0.01:
             label = f"largest: {power_of_two(self.log2_transient_growth)} at k = {self.transient_lag}"
             axes.plot(
                 [self.transient_lag], [self.log2_transient_growth], "D", color="#000000", ms=6, label=label
             )
-        low, high = axes.get_ylim()
-        if high - low < 1:  # rounding is not to fill the picture
-            axes.set_ylim(min(low, -1), max(high, 1))
+        at_least(axes, 1.0)
+        whole_numbers(axes)
         finish(axes, LAG, "log$_2$ of the norm", "How far powers stretch a gradient")
         axes.legend(fontsize="small")

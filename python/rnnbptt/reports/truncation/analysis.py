@@ -215,9 +215,12 @@ def _on_grid(
         return side_by_side(g).ravel()
 
     for i, tau in enumerate(grid.tolist()):
-        blocks = truncated(Chunked(tau))
-        bias[i] = np.linalg.norm(blocks - G) / size
-        cosine[i] = np.clip(blocks @ G / (np.linalg.norm(blocks) * size), -1, 1)
+        if tau < len(problem.inputs):
+            blocks = truncated(Chunked(tau))
+            bias[i] = np.linalg.norm(blocks - G) / size
+            cosine[i] = np.clip(blocks @ G / (np.linalg.norm(blocks) * size), -1, 1)
+        else:  # one block is no truncation: what G computed otherwise differs by is rounding
+            bias[i], cosine[i] = (0.0, 1.0) if size > 0 else (np.nan, np.nan)
         if draws and tau > 1:
             errors = [truncated(Randomized(tau, rng=rng)) - G for _ in range(draws)]
             deviation[i] = np.sqrt(np.mean(np.square(errors).sum(axis=1))) / size

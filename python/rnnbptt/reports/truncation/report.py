@@ -11,13 +11,29 @@ from numpy.typing import NDArray
 
 from ... import _validate
 from ...engine.floating_point import quiet_class
-from ..showing import BLUE, GREEN, ORANGE, WIDTH, drawing_axes, finish, jsonable, left_out, shown
+from ..showing import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    ROUNDING,
+    WIDTH,
+    drawing_axes,
+    finish,
+    jsonable,
+    left_out,
+    marks,
+    ratio,
+    shown,
+)
 
 if TYPE_CHECKING:
     from ..wide_range.scaled import Real
 
 METHODS = ("sliding", "chunked", "randomized")
 Method = Literal["sliding", "chunked", "randomized"]
+#: Errors of more than this times the gradient are out of a picture: any is too much.
+MOST = 1e4
 
 
 @quiet_class
@@ -98,7 +114,8 @@ class TruncationReport:
         Returns
         -------
         int or None
-            A length such that it and all longer ones in the report err by less; ``None`` if there is none.
+            A length such that it and all longer ones in the report err by less; ``None`` if there is none,
+            which `truncate` takes as the full gradient: ``truncate=None if tau is None else Sliding(tau)``.
         """
         tol = _validate.nonnegative("tol", tol)
         _validate.choice("method", method, METHODS)
@@ -128,17 +145,20 @@ class TruncationReport:
             "              sliding window            detached blocks        random cuts",
             "    tau       bias     cosine          bias     cosine          deviation",
         ]
-        rows = sorted({int(self.taus[i]) for i in shown(len(self.taus))} | set(powers_up_to(len(self.taus))))
+        # Up to where a window loses more than rounding; beyond, the lengths at which the others are known.
+        seen = np.flatnonzero(self.log2_bias >= np.log2(ROUNDING))
+        read = int(seen[-1]) + 2 if seen.size else 1
+        rows = {int(self.taus[i]) for i in shown(min(read, len(self.taus)))} | set(
+            powers_up_to(len(self.taus))
+        )
         on_grid = {int(tau): i for i, tau in enumerate(self.grid)}
-        for tau in rows:
-            line = f"{tau:>7}{_number(self.bias[tau - 1]):>11}{self.cosine[tau - 1]:>11.5f}"
+        for tau in sorted(rows | {len(self.taus)}):
+            line = f"{tau:>7}{_loss(self.log2_bias[tau - 1]):>11}{_cosine(self.cosine[tau - 1]):>11}"
             i = on_grid.get(tau)
             if i is not None:
-                line += f"{_number(self.chunked_bias[i]):>14}"
-                line += (
-                    f"{self.chunked_cosine[i]:>11.5f}" if np.isfinite(self.chunked_cosine[i]) else " " * 11
-                )
-                line += f"{_number(self.randomized_deviation[i]):>19}"
+                bias, deviation = np.log2(self.chunked_bias[i]), np.log2(self.randomized_deviation[i])
+                line += f"{_loss(bias):>14}"
+                line += f"{_cosine(self.chunked_cosine[i]):>11}{_loss(deviation):>19}"
             lines.append(line.rstrip())
         said = []
         for tol in (0.1, 0.01, 0.001):
@@ -176,14 +196,31 @@ class TruncationReport:
             ("detached blocks, bias", self.grid, self.chunked_bias, ORANGE, "--", "s"),
             ("random cuts, deviation of one draw", self.grid, self.randomized_deviation, GREEN, ":", "^"),
         )
+        low, high = np.inf, 0.0
         for label, taus, error, color, style, marker in curves:
+            # What is less than rounding is not there, nor is what no picture has room for.
             seen = np.isfinite(error) & (error > 0)
             if seen.any():
-                axes.plot(taus[seen], error[seen], color=color, ls=style, marker=marker, ms=4, label=label)
-        axes.set_xscale("log")
+                shape = {"marker": marker, "ms": 4} if marker else marks(int(np.sum(seen)))
+                axes.plot(taus[seen], error[seen], color=color, ls=style, label=label, **shape)
+                low, high = min(low, error[seen].min()), max(high, error[seen].max())
+        axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        if axes.lines:
+        if not axes.lines:
+            zero = np.isnan(self.log2_bias).all()
+            said = "the gradient is zero" if zero else "nothing is lost at any length"
+            axes.text(0.5, 0.5, said, color=GREY, ha="center", va="center", transform=axes.transAxes)
+            axes.set_yticks([])
+        else:
+            axes.axhspan(ROUNDING / 10, 0.01, color="0.96", lw=0, zorder=0)
+            place = axes.get_yaxis_transform()
+            axes.text(0.01, 0.008, "within 1 %", color=GREY, va="top", transform=place, clip_on=True)
+            axes.set_ylim(max(low / 2, ROUNDING), min(max(2 * high, 1.2), MOST))
             axes.legend(fontsize="small")
+        every = 1 + (len(self.taus).bit_length() - 1) // 12
+        lengths = powers_up_to(len(self.taus))[::every]
+        axes.set_xticks(lengths, [str(tau) for tau in lengths])
+        axes.set_xticks([], minor=True)
         finish(
             axes,
             "truncation length τ (steps)",
@@ -193,12 +230,14 @@ class TruncationReport:
         return axes.figure
 
 
+def _loss(exponent: float) -> str:
+    return "" if np.isnan(exponent) else ratio(exponent)
+
+
+def _cosine(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.5f}"
+
+
 def powers_up_to(K: int) -> list[int]:
     """Return the powers of two up to K."""
     return [2**n for n in range(K.bit_length())]
-
-
-def _number(value: float) -> str:
-    if not np.isfinite(value):
-        return "" if np.isnan(value) else str(float(value))
-    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"

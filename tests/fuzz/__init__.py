@@ -1,0 +1,1 @@
+"""Calls and files that nobody would write, and what must come of them."""
