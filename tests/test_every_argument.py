@@ -86,6 +86,8 @@ OWN: dict[str, dict[str, Any]] = {
     "range_exits": {"dtype": "float32"},
     "random": {"dtype": np.float64},
     "oracle": {"dtype": np.longdouble},
+    "hvp": {"dtype": np.complex128},
+    "jvp": {"dtype": np.complex128},
     "hessp": {"v": PARAMS.ravel()},
 }
 #: An argument of another shape is found where it meets its neighbours.

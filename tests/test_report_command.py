@@ -370,4 +370,4 @@ def test_extras_that_are_missing_are_named(report: Any, monkeypatch: pytest.Monk
         without.setitem(sys.modules, "matplotlib", None)
         said = report("W.npy", "--plot", "W.png")
     assert (said.code, said.out) == (2, "")
-    assert "matplotlib: pip install 'rnnbptt[report]'" in said.err
+    assert "needs matplotlib, which is not installed: pip install 'rnnbptt[report]'" in said.err

@@ -15,7 +15,6 @@ LEAST = {
     "joblib": "1.3",
     "matplotlib": "3.8",
     "rich": "13",
-    "safetensors": "0.4",
     "scipy": "1.11",
     "sklearn": "1.6",
     "threadpoolctl": "3.1",

@@ -133,6 +133,17 @@ def real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
+def complex_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of complex numbers, of float64 at least, that `value` stands for."""
+    try:
+        dtype = np.dtype(value)
+    except Exception:
+        raise TypeError(f"{name} must be complex128 or clongdouble, not {describe(value)}") from None
+    if dtype.kind != "c" or dtype.itemsize < np.dtype(np.complex128).itemsize:
+        raise TypeError(f"{name} must be complex128 or clongdouble, not {dtype}")
+    return dtype
+
+
 def choice(name: str, value: object, choices: Collection[str]) -> str:
     """Return `value`, which must be one of `choices`."""
     if not isinstance(value, str):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _validate
 from ..engine.floating_point import quiet
 from ..engine.params import Gradients
 from .gradients import FORMS, as_gradients, chosen
@@ -71,7 +72,7 @@ def jvp(
     velocity = velocity_of("d_params", d_params, params, problem)
     beside: Any = {"h0": d_h0, "x": d_x}
     velocity = velocity_of("d", Gradients(**beside), params, problem, between="_") | velocity
-    o = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP).run()[1]
+    o = moved(problem.cast(_validate.complex_dtype("dtype", dtype)), velocity, 1j * COMPLEX_STEP).run()[1]
     return as_given(o.imag / COMPLEX_STEP, problem.batched, problem.batch_first)
 
 
@@ -119,7 +120,7 @@ def hvp(
         params, x, y, loss=loss, h0=h0, weights=weights, lengths=lengths, mask=mask, batch_first=batch_first
     )
     velocity = velocity_of("v", v, params, problem)
-    analytic = moved(problem.cast(np.dtype(dtype)), velocity, 1j * COMPLEX_STEP)
+    analytic = moved(problem.cast(_validate.complex_dtype("dtype", dtype)), velocity, 1j * COMPLEX_STEP)
     hidden, o = analytic.run()
     d_o = analytic.evaluate(o)[1]
     before = states_before(hidden, analytic.h0, analytic.running)
