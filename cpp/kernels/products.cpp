@@ -305,7 +305,7 @@ void scan(const Scan<Scalar>& s) {
   if (s.size <= narrow) return scan_small<Scalar, narrow>(s);
   if (vector_width<Scalar> <= 8 && s.size <= vector_width<Scalar>)
     return scan_small<Scalar, vector_width<Scalar>>(s);
-  Product<Scalar> p;
+  Product<Scalar> p{};  // without braces clang calls a constructor: a weak symbol, where not inlined
   p.rows = s.lanes;
   p.depth = p.columns = s.size;
   p.b = s.b;
