@@ -154,6 +154,9 @@ inline __attribute__((always_inline)) void tile(const Product<Scalar>& p, Index 
     }
     return;
   }
+#if defined(__clang__)
+#pragma clang loop unroll(full)  // as GCC does: or all sums lie in memory, from the first step on
+#endif
   for (int i = 0; i < rows; ++i) {
     Scalar* c = p.c[row + i] + column;
     const Scalar* init = has_init ? p.init[row + i] + column : nullptr;
