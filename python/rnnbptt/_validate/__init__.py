@@ -23,6 +23,7 @@ from .results import (
 )
 from .scalars import (
     MAX_THREADS,
+    affordable,
     boolean,
     choice,
     describe,
@@ -55,6 +56,7 @@ __all__ = [
     "FloatArray",
     "IntArray",
     "StepWeights",
+    "affordable",
     "allocate",
     "array",
     "boolean",
