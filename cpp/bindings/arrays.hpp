@@ -5,9 +5,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <pthread.h>
+#if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#else
+#include <pthread.h>
+#endif
 
 #include <array>
 #include <exception>

@@ -1,5 +1,4 @@
-// _core.Problem32 and _core.Problem64: a data set that is kept, with the memory its gradients are computed
-// in.
+// _core.Problem32 and _core.Problem64: a data set that is kept.
 #include <pybind11/stl.h>
 
 #include <array>
@@ -278,15 +277,14 @@ class BoundProblem {
     });
   }
 
-  // Calls work(run, workspace, used) without the GIL.
+  // Calls work(run, workspace, used) without the GIL, in a workspace that the next call finds again.
   template <typename Work>
   void in_kept_workspace(int threads, const Work& work) {
-    // One call at a time works in the kept memory; a second thread brings its own.
-    const std::unique_lock lock(*busy_, std::try_to_lock);
-    BorrowedWorkspace spare;
-    Workspace& workspace = lock.owns_lock() ? kept_workspace_.get() : spare.get();
+    BorrowedWorkspace borrowed(&owner_);
+    Workspace& workspace = borrowed.get();
     UsedSchedule used;
     without_gil(threads, [&](Run& run) { work(run, workspace, &used); });
+    const std::unique_lock lock(*noting_, std::try_to_lock);
     if (lock.owns_lock()) used_ = used;
   }
 
@@ -303,8 +301,8 @@ class BoundProblem {
   Problem<Scalar> problem_;
   Schedule schedule_;
   UsedSchedule used_;
-  BorrowedWorkspace kept_workspace_;
-  std::unique_ptr<std::mutex> busy_ = std::make_unique<std::mutex>();
+  Owner owner_;
+  std::unique_ptr<std::mutex> noting_ = std::make_unique<std::mutex>();
 };
 
 template <typename Scalar>

@@ -19,10 +19,10 @@ namespace rnnbptt::bindings {
 namespace {
 
 // The arrays of a point, in the order of rnnbptt.bridge.NAMES. A set of them is a number with these bits.
-enum Place { W_hx, W_hh, W_qh, b_h, b_q, W_qx, h0, x, places };
+enum Place : std::size_t { W_hx, W_hh, W_qh, b_h, b_q, W_qx, h0, x, places };
 constexpr const char* names[places] = {"W_hx", "W_hh", "W_qh", "b_h", "b_q", "W_qx", "h0", "x"};
 
-bool has(std::int64_t set, int place) { return (set >> place & 1) != 0; }
+bool has(std::int64_t set, std::size_t place) { return (set >> place & 1) != 0; }
 
 [[noreturn]] void misfit(const std::string& name) {
   throw std::invalid_argument(name + " does not fit the problem (internal check)");
@@ -76,7 +76,7 @@ Scalar* data(const xla::Buffer& found, const char* name, std::initializer_list<I
 
 // Data of an array of the point, or of one of the same shape.
 template <typename Scalar>
-Scalar* data_at(const xla::Buffer& found, int place, const Shape& s) {
+Scalar* data_at(const xla::Buffer& found, std::size_t place, const Shape& s) {
   const char* name = names[place];
   switch (place) {
     case W_hx:
@@ -114,15 +114,15 @@ template <typename Scalar>
 Point<Scalar> point_of(const xla::CallFrame& frame, std::int64_t present) {
   std::array<const xla::Buffer*, places> buffers{};
   Point<Scalar> point;
-  for (int i = 0; i < places; ++i)
+  for (std::size_t i = 0; i < places; ++i)
     if (has(present, i)) buffers[i] = &buffer(frame.arguments, point.arguments++, names[i]);
-  const auto size = [&](int place, int rank, int axis) {
+  const auto size = [&](std::size_t place, int rank, int axis) {
     if (buffers[place] == nullptr || buffers[place]->rank != rank) misfit(names[place]);
     return static_cast<Index>(buffers[place]->dims[axis]);
   };
   const Shape s{size(x, 3, 0), size(x, 3, 1), size(x, 3, 2), size(W_hh, 2, 0), size(W_qh, 2, 0)};
   if (buffers[W_hx] == nullptr) misfit(names[W_hx]);
-  const auto at = [&](int place) -> const Scalar* {
+  const auto at = [&](std::size_t place) -> const Scalar* {
     return buffers[place] == nullptr ? nullptr : data_at<const Scalar>(*buffers[place], place, s);
   };
   point.params = {at(W_hx), at(W_hh), at(W_qh), at(b_h), at(b_q), at(W_qx)};
@@ -160,7 +160,7 @@ void pull_point(const xla::CallFrame& frame) {
     if (d_hT[i] != 0) problem.d_hT = d_hT;
   std::array<Scalar*, places> to{};
   std::int64_t result = 0;
-  for (int i = 0; i < places; ++i)
+  for (std::size_t i = 0; i < places; ++i)
     if (has(wrt, i)) {
       if (!has(present, i)) misfit(names[i]);
       to[i] = data_at<Scalar>(buffer(frame.results, result++, names[i]), i, s);

@@ -91,7 +91,7 @@ std::vector<Index> lengths_allowed(const Problem<Scalar>& problem, const Choices
 // Rounds in which W_hh^L is reached: doublings, and steps that are added.
 double rounds_to(Index L) {
   const auto digits = static_cast<std::size_t>(L);
-  return static_cast<double>(std::bit_width(digits) - 1 + std::popcount(digits) - 1);
+  return static_cast<int>(std::bit_width(digits)) - 1 + std::popcount(digits) - 1;
 }
 
 // What the cycles of a problem depend on.

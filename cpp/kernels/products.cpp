@@ -154,6 +154,9 @@ inline __attribute__((always_inline)) void tile(const Product<Scalar>& p, Index 
     }
     return;
   }
+#if defined(__clang__)
+#pragma clang loop unroll(full)  // as GCC does: or all sums lie in memory, from the first step on
+#endif
   for (int i = 0; i < rows; ++i) {
     Scalar* c = p.c[row + i] + column;
     const Scalar* init = has_init ? p.init[row + i] + column : nullptr;
@@ -305,7 +308,7 @@ void scan(const Scan<Scalar>& s) {
   if (s.size <= narrow) return scan_small<Scalar, narrow>(s);
   if (vector_width<Scalar> <= 8 && s.size <= vector_width<Scalar>)
     return scan_small<Scalar, vector_width<Scalar>>(s);
-  Product<Scalar> p;
+  Product<Scalar> p{};  // without braces clang calls a constructor: a weak symbol, where not inlined
   p.rows = s.lanes;
   p.depth = p.columns = s.size;
   p.b = s.b;

@@ -47,9 +47,8 @@ Coarsening<Scalar, Real>::Coarsening(Run& run, Workspace& workspace, const Shape
 }
 
 template <typename Scalar, typename Real>
-void Coarsening<Scalar, Real>::build_plain(const Params<const Scalar>& params, bool input_gradient)
-  requires std::same_as<Scalar, Real>
-{
+template <std::same_as<Real> Plain>
+void Coarsening<Scalar, Real>::build_plain(const Params<const Plain>& params, bool input_gradient) {
   const Index d = shape_.d, h = shape_.h, q = shape_.q;
   const MatrixView<const Scalar> W_hx{params.W_hx, h, d, d}, W_hh{params.W_hh, h, h, h},
       W_qh{params.W_qh, q, h, h}, W_qx{params.W_qx, q, d, d};

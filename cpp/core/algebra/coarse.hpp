@@ -94,8 +94,9 @@ class Coarsening {
   bool finite(const Params<Scalar>& gradients) const;
 
  private:
-  void build_plain(const Params<const Scalar>& params, bool input_gradient)
-    requires std::same_as<Scalar, Real>;
+  // A template, so that it is not instantiated where it does not exist: a plain model has no wider states.
+  template <std::same_as<Real> Plain>
+  void build_plain(const Params<const Plain>& params, bool input_gradient);
   void build_lifted(Run& run, const Params<const Scalar>& params, const std::vector<Power>& powers,
                     bool input_gradient);
   void set_recurrence(MatrixView<const Real> A);

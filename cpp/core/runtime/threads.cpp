@@ -1,8 +1,10 @@
 #include "core/runtime/threads.hpp"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -198,8 +200,10 @@ Pool& pool() {
 }
 
 int available_cpus() {
+#if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 

@@ -23,6 +23,7 @@ from .results import (
 )
 from .scalars import (
     MAX_THREADS,
+    affordable,
     boolean,
     choice,
     complex_dtype,
@@ -56,6 +57,7 @@ __all__ = [
     "FloatArray",
     "IntArray",
     "StepWeights",
+    "affordable",
     "allocate",
     "array",
     "boolean",

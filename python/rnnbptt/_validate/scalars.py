@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SCALAR_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 MAX_THREADS = 1024
+#: Seconds of work that a count may ask for.
+MAX_SECONDS = 3600
 
 
 def describe(value: object) -> str:
@@ -64,6 +66,14 @@ def integer(name: str, value: object, low: int, high: int = sys.maxsize) -> int:
 def size(name: str, value: object) -> int:
     """Return `value` as a size of at least one."""
     return integer(name, value, 1)
+
+
+def affordable(name: str, count: int, seconds: float) -> None:
+    """Refuse a count of what takes so many seconds each, roughly, and more than an hour together."""
+    most = max(1, int(MAX_SECONDS / seconds)) if seconds > 0 else sys.maxsize
+    if count > most:
+        hours = f"about {count * seconds / 3600:,.1f} hours of work, where one is allowed"
+        raise ValueError(f"{name} must be at most {most} for this problem, not {count}: {hours}")
 
 
 def num_threads(value: object) -> int:

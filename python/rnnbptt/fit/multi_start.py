@@ -9,6 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits
 
+from .. import _validate
 from .._extras import need
 from .descent import Fitted, descend
 from .problem import Problem, largest_eigenvalue
@@ -63,14 +64,21 @@ def search(data: Experiments, settings: Settings, source: np.random.RandomState)
     source : numpy.random.RandomState
         Of the random starts.
     """
+    if settings.solver == "lm":
+        p = _parameters(data, settings)
+        _validate.allocate("the Gauss-Newton matrix of solver='lm'", (p, p), np.dtype(np.float64))
     kinds = settings.starts
     seeds = source.randint(np.iinfo(np.int32).max, size=len(kinds))
-    num_threads = None if effective_n_jobs(settings.n_jobs) == 1 else 1
+    n_jobs = settings.n_jobs
+    if n_jobs is not None and n_jobs > 1:
+        # joblib would start as many processes as it is asked for.
+        n_jobs = min(n_jobs, len(kinds), effective_n_jobs(-1))
+    num_threads = None if effective_n_jobs(n_jobs) == 1 else 1
     jobs = (
         delayed(_one_start)(settings, data, kind, int(seed), num_threads)
         for kind, seed in zip(kinds, seeds, strict=True)
     )
-    results = Parallel(n_jobs=settings.n_jobs, return_as="generator")(jobs)
+    results = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
     return list(_with_progress(results, len(kinds)) if settings.verbose else results)
 
 
@@ -95,6 +103,13 @@ def summary_of(result: Fitted) -> StartSummary:
         largest_eigenvalue(result.params.W_hh),
         descent.converged,
     )
+
+
+def _parameters(data: Experiments, settings: Settings) -> int:
+    """Return how many numbers are fitted."""
+    (B, d), q, h = data.x.shape[1:], data.y.shape[2], settings.n_hidden
+    optional = settings.biases * (h + q) + settings.direct * q * d + settings.fit_h0 * B * h
+    return int(h * (d + h + q) + optional)
 
 
 def _one_start(

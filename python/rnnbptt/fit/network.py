@@ -89,7 +89,9 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         states = np.atleast_2d(self.final_state_)
         counts = np.full(len(states), count)
         if X_future is None:
-            inputs = np.repeat(self._last_inputs, count, axis=0)
+            d = self._last_inputs.shape[1]
+            inputs = _validate.allocate("X_future", (len(states) * count, d), np.dtype(np.float64))
+            inputs.reshape(len(states), count, d)[...] = self._last_inputs[:, np.newaxis]
         else:
             inputs = arguments.inputs(self, X_future, "X_future")
             if len(inputs) != counts.sum():

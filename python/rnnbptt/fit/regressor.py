@@ -45,7 +45,7 @@ class LinearRNNRegressor(FittedNetwork):
         former needs far fewer steps and finds better minima; the latter is for networks of thousands of
         parameters, whose Gauss-Newton matrix is too large.
     n_starts : int
-        Starts of the descent, of which the best is kept.
+        Starts of the descent, up to 10,000, of which the best is kept.
     starts : str or sequence of {"subspace", "random", "orthogonal"}
         Kinds of starts, taken in turn: a network identified from block Hankel matrices of the data (once,
         as there is only one), small random weights with a short memory, or an orthogonal ``W_hh``, scaled
@@ -79,7 +79,7 @@ class LinearRNNRegressor(FittedNetwork):
     random_state : int, numpy.random.RandomState or None
         Source of the random starts.
     n_jobs : int, optional
-        Starts that run side by side, as in joblib. No result depends on it.
+        Starts that run side by side, as in joblib, at most one per processor. No result depends on it.
     verbose : int
         Whether to show a progress bar, which needs tqdm.
 

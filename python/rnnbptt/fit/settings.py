@@ -11,6 +11,8 @@ from .. import _validate
 from .starts import KINDS
 
 SOLVERS = ("lm", "lbfgs")
+#: All starts are kept until the last has ended.
+MOST_STARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Settings:
         values: dict[str, Any] = {}
         for name in ("n_hidden", "n_starts", "n_iter_no_change", "max_iter"):
             values[name] = _validate.size(name, getattr(regressor, name))
+        if values["n_starts"] > MOST_STARTS:
+            raise ValueError(
+                f"n_starts must be at most {MOST_STARTS}, not {values['n_starts']}: all are kept"
+            )
         for name in ("direct", "biases", "fit_h0", "standardize", "early_stopping"):
             values[name] = _validate.boolean(name, getattr(regressor, name))
         for name in ("ridge", "tol", "validation_fraction"):

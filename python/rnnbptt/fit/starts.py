@@ -8,6 +8,7 @@ import numpy as np
 
 from ..engine.params import Kind, Params
 from ..engine.trajectories import forward, linear_scan
+from .blocks import least_squares, triangle
 from .problem import clipped
 
 if TYPE_CHECKING:
@@ -121,19 +122,19 @@ def subspace(
     ones = np.ones((1 if biases else 0, past.shape[1]))
     future_inputs = np.vstack([future_inputs, ones])
     both = np.vstack([past, future_inputs])
-    coefficients = np.linalg.lstsq(both.T, future_outputs.T, rcond=None)[0].T
+    coefficients = least_squares(both.T, future_outputs.T).T
     effect = coefficients[:, : len(past)] @ past
-    fitted = np.linalg.lstsq(future_inputs.T, effect.T, rcond=None)[0].T @ future_inputs
-    U, S, _ = np.linalg.svd(effect - fitted, full_matrices=False)
+    fitted = least_squares(future_inputs.T, effect.T).T @ future_inputs
+    U, S, _ = np.linalg.svd(triangle((effect - fitted).T).T, full_matrices=False)
     if len(S) < h or not S[h - 1] > 1e-10 * S[0]:
         return None
     observability = U[:, :h] * np.sqrt(S[:h])
-    states = np.linalg.lstsq(observability, effect, rcond=None)[0]
+    states = U[:, :h].T @ effect / np.sqrt(S[:h, np.newaxis])
     A = np.linalg.lstsq(observability[:-q], observability[q:], rcond=None)[0]
     C = observability[:q]
     inputs = np.vstack([future_inputs[:d], ones])
     now, then = states[:, :-1][:, successive], states[:, 1:][:, successive]
-    B = np.linalg.lstsq(inputs[:, :-1][:, successive].T, (then - A @ now).T, rcond=None)[0].T
+    B = least_squares(inputs[:, :-1][:, successive].T, (then - A @ now).T).T
     A = clipped(A, radius)
     # The state is updated before it is read: W_qh A = C.
     W_qh = np.linalg.lstsq(A.T, C.T, rcond=None)[0].T
@@ -199,7 +200,7 @@ def _initial_states(params: Params, data: Experiments) -> Real:
     for b in range(len(result)):
         known = data.known[:steps, b].ravel()
         rows = effect.transpose(0, 2, 1).reshape(steps * q, h)[known]
-        result[b] = np.linalg.lstsq(rows, error[:, b].ravel()[known], rcond=None)[0]
+        result[b] = least_squares(rows, error[:, b].ravel()[known])
     return result
 
 
@@ -215,7 +216,7 @@ def _read_out(params: Params, h0: Real, data: Experiments) -> Params:
     weights = np.zeros((q, features.shape[2]))
     for output in range(q):
         known = data.known[..., output]
-        weights[output] = np.linalg.lstsq(features[known], data.y[..., output][known], rcond=None)[0]
+        weights[output] = least_squares(features[known], data.y[..., output][known])
     return Params(
         params.W_hx,
         params.W_hh,

@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 def powers(W: Array, n: int) -> Array:
     """Return ``W^0 .. W^n``, stacked; see `matrix_powers`."""
-    result = np.empty((n + 1, *W.shape), W.dtype)
+    result = _validate.allocate("powers", (n + 1, *W.shape), W.dtype)
     result[0] = np.eye(len(W), dtype=W.dtype)
     for k in range(n):
         result[k + 1] = result[k] @ W

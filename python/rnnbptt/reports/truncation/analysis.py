@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Draws of the randomised gradient where the caller does not say, and steps of all sequences up to which.
 _DRAWS, _DRAWN_STEPS = 16, 20_000
+#: What a gradient step by step costs, roughly: of a call, of a step, and multiply-adds in a second.
+_SECONDS_A_CALL, _SECONDS_A_STEP, _RATE = 3e-5, 5e-8, 5e9
 
 
 @_validate.memory_for("x, y and what is computed of them")
@@ -69,7 +71,8 @@ def truncation_report(
         K, the longest lag window to look at, up to T: 1000 or T when absent.
     draws : int, optional
         Draws of the randomised gradient for every length of the grid, each at the price of a gradient step by
-        step; 0 for none. When absent, 16 where T B is at most 20,000, else none.
+        step; 0 for none. When absent, 16 where T B is at most 20,000, else none. Refused where that would
+        take more than an hour: squares of deviations may be averaged over reports with other `rng`.
     rng : numpy.random.Generator or int, optional
         Source of randomness for `draws`, or its seed; ``None`` for a new one in every call.
     num_threads : int, optional
@@ -122,12 +125,13 @@ def truncation_report(
     K = chosen_lags(lags, problem)
     if draws is None:
         draws = _DRAWS if T * B <= _DRAWN_STEPS else 0
+    grid = _grid(T, K)
+    _check_draws(draws, grid, problem)
     terms = LagTerms(problem, K, threads)
     total = terms.total()
     columns = _columns(problem)
     tails, kept = _norms(terms, columns, total)
     whole = {name: float(_part(total, part).log2_norms()) for name, part in columns.items()}
-    grid = _grid(T, K)
     chunked_bias, chunked_cosine, deviation = _on_grid(problem, total, grid, draws, generator, threads)
     return TruncationReport(
         steps=T,
@@ -146,6 +150,15 @@ def truncation_report(
         draws=draws,
         missing=problem.missing,
     )
+
+
+def _check_draws(draws: int, grid: NDArray[np.int64], problem: Problem) -> None:
+    """Refuse draws that would take hours."""
+    T, B, _ = problem.inputs.shape
+    d, h, q = problem.params.shape
+    products = h * (2 * d + 3 * h + 3 * q)
+    each = np.count_nonzero(grid > 1) * (_SECONDS_A_CALL + T * B * (_SECONDS_A_STEP + products / _RATE))
+    _validate.affordable("draws", draws, float(each))
 
 
 def _columns(problem: Problem) -> dict[str, slice]:
@@ -222,6 +235,6 @@ def _on_grid(
         else:  # one block is no truncation: what G computed otherwise differs by is rounding
             bias[i], cosine[i] = (0.0, 1.0) if size > 0 else (np.nan, np.nan)
         if draws and tau > 1:
-            errors = [truncated(Randomized(tau, rng=rng)) - G for _ in range(draws)]
-            deviation[i] = np.sqrt(np.mean(np.square(errors).sum(axis=1))) / size
+            squares = [np.square(truncated(Randomized(tau, rng=rng)) - G).sum() for _ in range(draws)]
+            deviation[i] = np.sqrt(np.mean(squares)) / size
     return bias, cosine, deviation
