@@ -42,6 +42,7 @@ class BorrowedWorkspace {
   static constexpr std::size_t most_kept = 2;
 
   struct Stock {
+    Stock() { spare.reserve(most_kept); }  // giving back is not to ask for memory
     std::mutex mutex;
     std::vector<std::unique_ptr<Workspace>> spare;
   };
