@@ -1,6 +1,9 @@
-"""Calls with arguments of all kinds: answered, or refused by a message that names one; ``nox -s fuzz`` makes more."""
+"""Calls with arguments of all kinds: answered, or refused by a message that names one."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ import rnnbptt
 from fuzz import grammar
 from fuzz.calls import corpus, fuzzed
 from fuzz.checking import fault_of, parsed
-from fuzz.grammar import Call, functions
+from fuzz.functions import UNCALLED, Call, Function, functions
+from problems import Array
 from speed import slow, thinned
 
 
@@ -26,7 +30,7 @@ def test_calls_of_all_kinds(count: int, seed: int) -> None:
 
 def test_everything_public_is_called() -> None:
     called = {name.split(".")[0] for name in functions()}
-    assert set(rnnbptt.__all__) <= called | grammar.UNCALLED
+    assert set(rnnbptt.__all__) <= called | UNCALLED
 
 
 def test_a_call_is_the_text_it_is_written_as() -> None:
@@ -40,24 +44,23 @@ def test_a_call_is_the_text_it_is_written_as() -> None:
 def test_faults_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each kind one is planted, in the place of a function."""
 
-    def planted(call: str, function: object) -> str:
-        known = functions()["matrix_powers"]
-        replaced = dict(functions()) | {"matrix_powers": known.__class__(function, known.names, known.needed, 1.0)}  # type: ignore[arg-type]
+    def planted(call: str, function: Callable[..., Any]) -> str:
+        replaced = {"matrix_powers": Function(function, ("W", "n"), ("W", "n"), 1.0)}
         with monkeypatch.context() as patch:
             patch.setattr("fuzz.checking.functions", lambda: replaced)
             fault = fault_of(parsed(call))
         return "" if fault is None else fault.kind.split(": ")[1]
 
-    def refuses(message: str) -> object:
+    def refuses(message: str) -> Callable[..., Any]:
         def call(W: object, n: object) -> None:
             raise ValueError(message)
 
         return call
 
-    def writes(W: np.ndarray, n: int) -> None:  # type: ignore[type-arg]
+    def writes(W: Array, n: int) -> None:
         W[0, 0] = 1
 
-    def divides(W: np.ndarray, n: int) -> object:  # type: ignore[type-arg]
+    def divides(W: Array, n: int) -> Any:
         return W / np.zeros(1)
 
     good = "matrix_powers(W=normal(3, 3), n=3)"

@@ -8,9 +8,8 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-
-from numpy._core import _multiarray_umath as numpy_core
 
 #: Where PyDataMem_SetHandler is in NumPy's table of functions.
 _SET_HANDLER = 304
@@ -72,7 +71,8 @@ def count_arrays() -> None:
     capsule = python.PyCapsule_New(ctypes.addressof(_handlers[-1]), b"mem_handler", None)
     python.PyCapsule_GetPointer.restype = ctypes.c_void_p
     python.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
-    functions = python.PyCapsule_GetPointer(numpy_core._ARRAY_API, None)
+    table = import_module("numpy._core._multiarray_umath")._ARRAY_API
+    functions = python.PyCapsule_GetPointer(table, None)
     set_handler = ctypes.cast(functions, ctypes.POINTER(ctypes.c_void_p))[_SET_HANDLER]
     ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(set_handler)(capsule)
 

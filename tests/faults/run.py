@@ -1,8 +1,8 @@
-"""Every allocation and every thread of every call fails in turn: ``python -m faults.run [--every N] [CALL ...]``.
+"""Every allocation and thread of every call fails in turn: ``python -m faults.run [--every N] [CALL ...]``.
 
-Each try is in a process of its own, forked before anything was computed, so that no memory or thread of an earlier
-call is at hand. What must come of it: MemoryError that says of what, or the right answer with fewer threads;
-inputs are as they were, and the next call is right to the bit. (Writes: tests/test_faults.py.)
+Each try is in a process of its own, forked before anything was computed, so that no memory or thread of an
+earlier call is at hand. What must come of it: MemoryError that says of what, or the right answer with fewer
+threads; inputs are as they were, and the next call is right to the bit. (Writes: tests/test_faults.py.)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from fuzz.checking import content
 from probes.everything import CALLS, INPUTS
 
 from .injection import built, count_arrays, failing, missing, preloaded
+
 
 def _bits() -> list[Any]:
     return [content(part) for part in INPUTS]

@@ -3,10 +3,10 @@
     python -m fuzz.calls [--count N] [--seed S] [--only FUNCTION] [--keep]
     python -m fuzz.calls --replay 'forward(params=P(2, 3, 1), x=normal(5, 3))'
 
-A call must answer or be refused (TypeError, ValueError, OverflowError, MemoryError) by a message that names one
-of its arguments, in reasonable time; without a warning or a FloatingPointError, though NumPy is told to raise
-them; it writes to no input; what it accepts gives the bits of the same numbers in C order, and what is marked
-``wrong(...)`` it does not accept. Each kind of fault is shown once, by the simplest call that was found for it;
+A call must answer or be refused (TypeError, ValueError, OverflowError, MemoryError) by a message that names
+one of its arguments, in reasonable time; without a warning or a FloatingPointError, though NumPy is told to
+raise them; it writes to no input; what it accepts gives the bits of the same numbers in C order; and what is
+marked ``wrong(...)`` it does not accept. Each kind of fault is shown once, by the simplest call that has it;
 ``--keep`` adds these to the corpus, which the test suite replays.
 """
 
@@ -25,7 +25,8 @@ import numpy as np
 import rnnbptt
 
 from .checking import Fault, fault_of, parsed
-from .grammar import Call, draw, drawn, simpler
+from .functions import Call
+from .grammar import draw, drawn, simpler
 
 CORPUS = Path(__file__).parent / "corpus" / "calls.txt"
 #: Bytes that all calls together may have, so that one that asks for all of them is refused.

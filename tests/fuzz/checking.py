@@ -15,7 +15,7 @@ import numpy as np
 
 from rnnbptt import Gradients, Params
 
-from .grammar import Call, functions
+from .functions import Call, functions
 from .vocabulary import LAYOUTS, WORDS, Array, plain
 
 REFUSALS = (TypeError, ValueError, OverflowError, MemoryError)

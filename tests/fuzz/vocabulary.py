@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 
 import rnnbptt
 from rnnbptt import Chunked, Gradients, Params, Randomized, Sliding
+from rnnbptt.fit import LinearRNNRegressor
 
 Array = np.ndarray[Any, Any]
 
-# --- arrays -------------------------------------------------------------------------------------------------
+# --- arrays ------------------------------------------------------------------------------------------------
 
 
 def normal(*shape: int, dtype: Any = "f8", seed: int = 0) -> Array:
@@ -55,7 +57,7 @@ def spiked(array: Any, value: float) -> Array:
     return result
 
 
-# --- layouts: the same numbers, laid out in another way ------------------------------------------------------
+# --- layouts: the same numbers, laid out in another way -----------------------------------------------------
 
 
 class Subclass(np.ndarray[Any, Any]):
@@ -137,7 +139,7 @@ def plain(layout: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return result
 
 
-# --- everything else ----------------------------------------------------------------------------------------
+# --- everything else ---------------------------------------------------------------------------------------
 
 
 def wrong(value: Any) -> Any:
@@ -183,14 +185,18 @@ WORDS: dict[str, Any] = {
     "Randomized": Randomized,
 }
 
-#: The objects whose methods are called, made when first asked for.
-OBJECTS: dict[str, Callable[[], Any]] = {
+_OBJECTS: dict[str, Callable[[], Any]] = {
     "params": lambda: params,
     "objective": lambda: rnnbptt.Objective(_x, _y, like=params, wrt=[name for name, _ in params.items()]),
     "flow": lambda: rnnbptt.gradient_flow(params, _x, _y),
     "truncated": lambda: rnnbptt.truncation_report(params, _x, _y, draws=4),
     "coin": lambda: Randomized(3, rng=0),
-    "fitted": lambda: rnnbptt.LinearRNNRegressor(  # type: ignore[attr-defined]
-        2, n_starts=1, max_iter=3, random_state=0
-    ).fit(_x[:, 0], _y[:, 0]),
+    "fitted": lambda: LinearRNNRegressor(2, n_starts=1, max_iter=3, random_state=0).fit(_x[:, 0], _y[:, 0]),
 }
+OBJECTS = frozenset(_OBJECTS)
+
+
+@cache
+def made(name: str) -> Any:
+    """Return one of the objects whose methods are called."""
+    return _OBJECTS[name]()

@@ -1,4 +1,4 @@
-"""Say what a report of valgrind or LeakSanitizer lays at this package's door: ``python -m probes.blame LOG ...``.
+"""Say what valgrind or LeakSanitizer lays at this package's door: ``python -m probes.blame LOG ...``.
 
 Interpreters and other extensions have reports of their own, so that an exit code says little. Only those are
 shown, and fail, in whose stack the extension is.
@@ -13,19 +13,17 @@ from pathlib import Path
 #: The extension, in a frame of a stack.
 OURS = re.compile(r"/rnnbptt/_core\.|\(_core\.|rnnbptt::")
 #: What begins a report of either, after the process number that valgrind sets before each line.
-_BEGINS = re.compile(r"^(?:Direct|Indirect) leak of|^(?:Invalid|Conditional jump|Use of uninit|Syscall param)")
-_BEGINS_WITH_BYTES = re.compile(r"^[\d,]+ (?:\([^)]*\) )?bytes in [\d,]+ blocks are definitely lost|^Mismatched")
+_BEGINS = re.compile(
+    r"^(?:Direct|Indirect) leak of|^Invalid|^Conditional jump|^Use of uninit|^Syscall param|^Mismatched"
+    r"|^[\d,]+ (?:\([^)]*\) )?bytes in [\d,]+ blocks are definitely lost"
+)
 _NUMBER = re.compile(r"^==\d+== ?", re.MULTILINE)
 
 
 def reports(text: str) -> list[str]:
     """Return the reports that a log holds."""
     blocks = re.split(r"\n\s*\n", _NUMBER.sub("", text))
-    return [block.strip() for block in blocks if any(_is_report(line) for line in block.splitlines())]
-
-
-def _is_report(line: str) -> bool:
-    return bool(_BEGINS.match(line.strip()) or _BEGINS_WITH_BYTES.match(line.strip()))
+    return [block.strip() for block in blocks if any(_BEGINS.match(s.strip()) for s in block.splitlines())]
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Make ten thousand calls, good and bad, and see what is left of them: ``python -m probes.leaks [COUNT]``.
 
-Arguments must have as many references as before, and the process no more memory. Under LeakSanitizer, which says
-what was lost when the process ends, memory is not measured: it keeps what is freed for a while.
+Arguments must have as many references as before, and the process no more memory. Under LeakSanitizer, which
+says what was lost when the process ends, memory is not measured: it keeps what is freed for a while.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 
 import rnnbptt
 from fuzz.checking import evaluated
-from fuzz.grammar import RARE, Call, Function, draw, functions
+from fuzz.functions import RARE, Call, Function, functions
+from fuzz.grammar import draw
 from fuzz.vocabulary import LAYOUTS
 
 from .everything import CALLS, INPUTS

@@ -16,7 +16,9 @@ NEWEST = (2, 34)
 def main() -> int:
     path = Path(sys.argv[1])
     size = path.stat().st_size
-    shown = subprocess.run(["auditwheel", "show", str(path)], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["auditwheel", "show", str(path)], capture_output=True, text=True, check=True
+    ).stdout
     tag = re.search(r'tag:\s+"?manylinux_(\d+)_(\d+)', shown.replace("\n", " "))
     print(f"{path.name}: {size:,} bytes, {tag[0] if tag else shown}")
     if tag is None or (int(tag[1]), int(tag[2])) > NEWEST:
