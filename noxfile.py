@@ -87,11 +87,11 @@ def fuzz(session: nox.Session) -> None:
 def parallel(session: nox.Session) -> None:
     """Run every test that may share its process with itself eight times at once, ten times over."""
     session.install(".[test]", "pytest-run-parallel==0.10.0")
-    given = session.posargs or [*(f"tests/test_{subject}.py" for subject in SHARED), "-m", "not slow"]
+    safe = [*(f"tests/test_{subject}.py" for subject in SHARED), "-m", "not slow", "-k", "not ctrl_c"]
     watchdog = ("-o", "faulthandler_timeout=600", "-o", "faulthandler_exit_on_timeout=true")
     # Eight times as many examples of a property are drawn as it says.
     many = ("--parallel-threads=8", "--iterations=10", "--hypothesis-profile=brief")
-    session.run("pytest", *watchdog, *many, *given)
+    session.run("pytest", *watchdog, *many, *(session.posargs or safe))
 
 
 @nox.session
@@ -218,7 +218,13 @@ def valgrind(session: nox.Session) -> None:
     session.install("-C", "cmake.build-type=RelWithDebInfo", ".[test]")
     log = Path(session.create_tmp()).resolve() / "valgrind.log"
     session.run(
-        *("valgrind", f"--log-file={log}", "--leak-check=full", "--num-callers=40"),
+        *(
+            "valgrind",
+            f"--log-file={log}",
+            "--leak-check=full",
+            "--show-leak-kinds=definite",
+            "--num-callers=40",
+        ),
         *("python", "-m", "probes.smoke", "v3"),  # valgrind knows nothing beyond
         env=BESIDE | {"PYTHONMALLOC": "malloc"},
         external=True,
