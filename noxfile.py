@@ -201,7 +201,7 @@ def leaks(session: nox.Session) -> None:
     log = Path(session.create_tmp()).resolve() / "leaks"
     environment["ASAN_OPTIONS"] = (
         # Frames of other libraries keep no pointers to walk along.
-        f"detect_leaks=1:fast_unwind_on_malloc=0:allocator_may_return_null=1:exitcode=0:log_path={log}"
+        f"detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=20:allocator_may_return_null=1:exitcode=0:log_path={log}"
     )
     for old in log.parent.glob("leaks.*"):
         old.unlink()
