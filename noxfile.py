@@ -188,7 +188,7 @@ def races(session: nox.Session) -> None:
     """Run the tests of threads under ThreadSanitizer."""
     environment = _instrumented(session, "thread")
     # It does not follow forks, nor daemon threads that the interpreter unwinds at exit.
-    threads = "threads or windows or (concurrency and not fork and not exit and not ctrl_c)"
+    threads = "(threads or windows or concurrency) and not fork and not exit and not ctrl_c and not workers"
     selection = ["tests/test_concurrency.py", "tests/test_schedules.py", "-k", threads]
     python = [*_without_randomisation(), "python"]
     session.run(*python, "-m", "pytest", "-s", *selection, *session.posargs, env=environment, external=True)
