@@ -20,8 +20,8 @@ ISAS = ("v2", "v3", "v4")
 #: or what modules hold, capture what is printed, or start programs of their own; joblib and threadpoolctl,
 #: which fits use, set things for the whole process.
 SHARED = (
-    *("accuracy", "array_zoo", "bad_input", "bridge", "clipping", "flow", "identities", "lag_sums"),
-    *("last_state", "losses", "non_finite", "objective", "powers", "random_params", "reference"),
+    *("accuracy", "array_zoo", "bad_input", "bridge", "clipping", "floating_point", "flow", "identities"),
+    *("lag_sums", "last_state", "losses", "non_finite", "objective", "powers", "random_params", "reference"),
     *("reference_arguments", "schedules", "second_order", "spectrum", "step_weights", "truncation"),
     "truncation_report",
 )

@@ -106,12 +106,10 @@ def _outcome(call: Call, given: dict[str, Any]) -> tuple[str | None, str, Any]:
     def late(signum: int, frame: FrameType | None) -> None:
         raise Hang
 
-    # The reference is written as the equations are, and NumPy tells of what they do.
-    seen: Any = "ignore" if call.function.startswith("reference.") else "raise"
     handler = signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
     try:
-        with warnings.catch_warnings(), np.errstate(all=seen):
+        with warnings.catch_warnings(), np.errstate(all="raise"):
             warnings.simplefilter("error")
             return None, "", function.call(**given)
     except REFUSALS as error:

@@ -45,6 +45,8 @@ def arrays_of(values: Any) -> list[Any]:
 
 def lost_references(call: Call, function: Function) -> str | None:
     """Make a call; say whether anything keeps its arguments afterwards."""
+    if " for " in str(call):  # a generator keeps all it was made among until it is used up
+        return None
     try:
         given = evaluated(call, dict(LAYOUTS))
     except Exception:
