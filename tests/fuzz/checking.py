@@ -149,6 +149,9 @@ def _arrays(value: Any) -> Iterator[Array]:
 
 def _bytes(array: Array) -> Any:
     data = np.ma.getdata(array)
+    if data.dtype == np.longdouble:  # which has bytes that mean nothing
+        high = data.astype(np.float64)
+        return high.tobytes(), (data - high).astype(np.float64).tobytes()
     return data.tolist() if data.dtype.hasobject else data.tobytes()
 
 
