@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
 
 from rnnbptt import Gradients, Params
 
@@ -65,8 +66,10 @@ def evaluated(call: Call, layouts: dict[str, Any]) -> dict[str, Any]:
     """Make the arguments of a call; words may use arguments before theirs, by name."""
     known: dict[str, Any] = {**WORDS, **layouts}
     values: dict[str, Any] = {}
-    for name, words in call.arguments.items():
-        values[name] = eval(words, known | values)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of words themselves: a cast that overflows
+        for name, words in call.arguments.items():
+            values[name] = eval(words, known | values)
     return values
 
 
@@ -111,6 +114,8 @@ def _outcome(call: Call, given: dict[str, Any]) -> tuple[str | None, str, Any]:
     try:
         with warnings.catch_warnings(), np.errstate(all="raise"):
             warnings.simplefilter("error")
+            # What scikit-learn says of R^2 of a single row.
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
             return None, "", function.call(**given)
     except REFUSALS as error:
         return None, "", error

@@ -52,7 +52,7 @@ def empty(*shape: int, dtype: Any = "f8") -> Array:
 
 def spiked(array: Any, value: float) -> Array:
     """Return a copy with `value` in its middle."""
-    result: Array = np.array(array)
+    result: Array = np.array(array, order="C")
     result.reshape(-1)[result.size // 2] = value
     return result
 
