@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-settings.register_profile("rnnbptt", deadline=None, derandomize=True, max_examples=100)
+# pytest --hypothesis-profile=thorough
+for name, examples in (("rnnbptt", 100), ("thorough", 1000), ("brief", 10)):
+    settings.register_profile(name, deadline=None, derandomize=True, max_examples=examples)
 settings.load_profile("rnnbptt")
 
 # In the background of a shell without job control, `sh -c "pytest &"`, Ctrl-C is ignored; its tests need it.

@@ -305,18 +305,34 @@ class BoundProblem {
   std::unique_ptr<std::mutex> noting_ = std::make_unique<std::mutex>();
 };
 
+// As py::init does it, which leaves the new object to be registered after the call, where an exception for
+// lack of memory would end the process.
+template <typename Class, typename... Arguments>
+void construct(py::detail::value_and_holder& self, Arguments... arguments) {
+  auto made = std::make_unique<Class>(std::forward<Arguments>(arguments)...);
+  self.value_ptr() = made.get();
+  try {
+    self.type->init_instance(self.inst, &made);
+  } catch (...) {
+    self.value_ptr() = nullptr;
+    throw;
+  }
+}
+
 template <typename Scalar>
 void register_as(py::module_& module, const char* name) {
   using Bound = BoundProblem<Scalar>;
   py::class_<Bound>(module, name)
-      .def(py::init<const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, double,
-                    py::object, py::object, py::object, py::object, py::object, py::object, Index, double,
-                    Index, double, Index, Index, Index, Index, int, double, bool, const std::string&, bool>(),
-           py::kw_only(), py::arg("shape"), py::arg("loss"), py::arg("loss_parameter"), py::arg("x"),
-           py::arg("y"), py::arg("h0"), py::arg("weights"), py::arg("lengths"), py::arg("d_hT"),
-           py::arg("block"), py::arg("flow"), py::arg("tau"), py::arg("weight_sum"), py::arg("lift"),
-           py::arg("window"), py::arg("splits"), py::arg("piece"), py::arg("keep_all_states"),
-           py::arg("memory_limit"), py::arg("bias"), py::arg("goal"), py::arg("tangent"))
+      .def("__init__",
+           construct<Bound, const std::tuple<Index, Index, Index, Index, Index>&, const std::string&, double,
+                     py::object, py::object, py::object, py::object, py::object, py::object, Index, double,
+                     Index, double, Index, Index, Index, Index, int, double, bool, const std::string&, bool>,
+           py::detail::is_new_style_constructor(), py::kw_only(), py::arg("shape"), py::arg("loss"),
+           py::arg("loss_parameter"), py::arg("x"), py::arg("y"), py::arg("h0"), py::arg("weights"),
+           py::arg("lengths"), py::arg("d_hT"), py::arg("block"), py::arg("flow"), py::arg("tau"),
+           py::arg("weight_sum"), py::arg("lift"), py::arg("window"), py::arg("splits"), py::arg("piece"),
+           py::arg("keep_all_states"), py::arg("memory_limit"), py::arg("bias"), py::arg("goal"),
+           py::arg("tangent"))
       .def("gradient", &Bound::gradient, py::arg("params"), py::arg("wanted"), py::arg("d_h0"),
            py::arg("d_x"), py::arg("cuts"), py::arg("threads"))
       .def("flat", &Bound::flat, py::arg("theta"), py::arg("terms"), py::arg("threads"))

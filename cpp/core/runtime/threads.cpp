@@ -112,14 +112,7 @@ class Pool {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     const auto helpers = static_cast<std::size_t>(threads - 1);
-    try {
-      while (grows_ && workers_.size() < helpers) {
-        workers_.push_back(std::make_unique<Worker>());
-        start(*workers_.back(), static_cast<int>(workers_.size()));
-      }
-    } catch (const std::system_error&) {
-      workers_.pop_back();  // no more threads to be had: go on with those that there are
-    }
+    if (grows_) grow(helpers);
     const std::size_t available = std::min(helpers, workers_.size());
     job.working.store(static_cast<int>(available), std::memory_order_relaxed);
     for (std::size_t i = 0; i < available; ++i) {
@@ -142,6 +135,20 @@ class Pool {
     std::atomic<unsigned> posted{0};
     std::atomic<Job*> job{nullptr};
   };
+
+  // Starts workers until there are `wanted`, or as many as are to be had.
+  void grow(std::size_t wanted) {
+    try {
+      workers_.reserve(wanted);
+      while (workers_.size() < wanted) {
+        auto worker = std::make_unique<Worker>();
+        start(*worker, static_cast<int>(workers_.size()) + 1);
+        workers_.push_back(std::move(worker));
+      }
+    } catch (const std::system_error&) {  // no more threads
+    } catch (const std::bad_alloc&) {     // no memory for one
+    }
+  }
 
   // Signals are for the threads that Python knows.
   void start(Worker& worker, int number) {

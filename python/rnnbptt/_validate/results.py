@@ -38,6 +38,8 @@ def out(
         return allocate(name, shape, dtype)
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, not {describe(value)}")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array")
     if value.dtype != dtype or not value.dtype.isnative:
         raise TypeError(f"{name} must have dtype {dtype}, not {value.dtype}")
     check_shape(name, value, shape)

@@ -88,7 +88,10 @@ def memory_limit(value: object) -> float:
 
 def real(name: str, value: object) -> float:
     """Return `value` as a float."""
-    if isinstance(value, (bool, str, bytes)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    # To NumPy a span of time is an integer.
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
         raise TypeError(f"{name} must be a real number, not {describe(value)}")
     try:
         return float(value)
@@ -134,12 +137,21 @@ def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 def real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of real floats that `value` stands for."""
+    return _dtype(name, value, "f", "real")
+
+
+def complex_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype of complex numbers that `value` stands for."""
+    return _dtype(name, value, "c", "complex")
+
+
+def _dtype(name: str, value: DTypeLike, kind: str, numbers: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(value)
     except Exception:
-        raise TypeError(f"{name} must be a dtype of real numbers, not {describe(value)}") from None
-    if dtype.kind != "f":
-        raise TypeError(f"{name} must be a dtype of real numbers, not {dtype}")
+        raise TypeError(f"{name} must be a dtype of {numbers} numbers, not {describe(value)}") from None
+    if dtype.kind != kind:
+        raise TypeError(f"{name} must be a dtype of {numbers} numbers, not {dtype}")
     return dtype
 
 

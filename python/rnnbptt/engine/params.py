@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _validate
 from . import summary
+from .floating_point import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -230,6 +231,7 @@ class Params:
         return type(self)(**parts)
 
     @classmethod
+    @quiet
     def random(
         cls,
         d: int,

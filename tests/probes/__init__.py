@@ -1,0 +1,1 @@
+"""Programs that instruments watch: valgrind, emulators, LeakSanitizer, a clock."""
