@@ -137,21 +137,12 @@ def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
 
 def real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of real floats that `value` stands for."""
-    return _dtype(name, value, "f", "real")
-
-
-def complex_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype of complex numbers that `value` stands for."""
-    return _dtype(name, value, "c", "complex")
-
-
-def _dtype(name: str, value: DTypeLike, kind: str, numbers: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(value)
     except Exception:
-        raise TypeError(f"{name} must be a dtype of {numbers} numbers, not {describe(value)}") from None
-    if dtype.kind != kind:
-        raise TypeError(f"{name} must be a dtype of {numbers} numbers, not {dtype}")
+        raise TypeError(f"{name} must be a dtype of real numbers, not {describe(value)}") from None
+    if dtype.kind != "f":
+        raise TypeError(f"{name} must be a dtype of real numbers, not {dtype}")
     return dtype
 
 
