@@ -1,8 +1,9 @@
 // Preloaded into a Python process: makes the n-th allocation, thread or write of a call fail.
 //
 // Allocations count where the extension asks, by the address that they return to, and where NumPy asks for the
-// data of an array; what the interpreter and NumPy need besides is their own. Threads and writes count wherever
-// they come from, writes to files alone unless standard output is asked for.
+// data of an array; what the interpreter and NumPy need besides is their own. Threads count where the C++ library
+// starts them, as it does for the extension: OpenBLAS starts its own, and waits for ever for one that it did not
+// get. Writes count wherever they come from, those to files alone unless standard output is asked for.
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
@@ -14,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 
 extern "C" void* __libc_memalign(std::size_t, std::size_t);
@@ -30,16 +32,30 @@ bool onwards = false; // and all after it
 struct Range {
   std::uintptr_t begin, end;
 };
-Range ranges[16];
-int known = 0;
+// Where the code of a library is.
+struct Code {
+  const char* name;
+  Range ranges[8];
+  int known = 0;
+
+  bool holds(const void* address) const {
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    for (int i = 0; i < known; ++i)
+      if (at >= ranges[i].begin && at < ranges[i].end) return true;
+    return false;
+  }
+};
+Code extension{"/rnnbptt/_core.", {}}, library{"/libstdc++.so", {}};
 
 int look(dl_phdr_info* info, std::size_t, void*) {
-  if (std::strstr(info->dlpi_name, "/rnnbptt/_core.") == nullptr) return 0;
-  for (int i = 0; i < info->dlpi_phnum && known < 16; ++i) {
-    const auto& part = info->dlpi_phdr[i];
-    if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0) continue;
-    const std::uintptr_t begin = info->dlpi_addr + part.p_vaddr;
-    ranges[known++] = {begin, begin + part.p_memsz};
+  for (Code* code : {&extension, &library}) {
+    if (std::strstr(info->dlpi_name, code->name) == nullptr) continue;
+    for (int i = 0; i < info->dlpi_phnum && code->known < 8; ++i) {
+      const auto& part = info->dlpi_phdr[i];
+      if (part.p_type != PT_LOAD || (part.p_flags & PF_X) == 0) continue;
+      const std::uintptr_t begin = info->dlpi_addr + part.p_vaddr;
+      code->ranges[code->known++] = {begin, begin + part.p_memsz};
+    }
   }
   return 0;
 }
@@ -51,11 +67,8 @@ bool counted(Kind kind) {
 }
 
 bool fails(const void* returns_to) {
-  if (armed.load(std::memory_order_relaxed) != allocation) return false;
-  const auto at = reinterpret_cast<std::uintptr_t>(returns_to);
-  for (int i = 0; i < known; ++i)
-    if (at >= ranges[i].begin && at < ranges[i].end) return counted(allocation);
-  return false;
+  return armed.load(std::memory_order_relaxed) == allocation && extension.holds(returns_to) &&
+         counted(allocation);
 }
 
 template <typename Function>
@@ -70,7 +83,7 @@ Function* next(const char* name) {
 extern "C" {
 
 void fault_arm(int kind, long which, int and_all_after) {
-  if (known == 0) dl_iterate_phdr(look, nullptr);
+  if (extension.known == 0) dl_iterate_phdr(look, nullptr);
   first = which;
   onwards = and_all_after != 0;
   seen.store(0);
@@ -99,7 +112,8 @@ void* aligned_alloc(std::size_t alignment, std::size_t size) {
 
 int pthread_create(pthread_t* made, const pthread_attr_t* attributes, void* (*run)(void*), void* argument) {
   static auto* const real = next<decltype(pthread_create)>("pthread_create");
-  return counted(thread) ? EAGAIN : real(made, attributes, run, argument);
+  if (library.holds(RETURNS_TO) && counted(thread)) return EAGAIN;
+  return real(made, attributes, run, argument);
 }
 
 ssize_t write(int file, const void* data, std::size_t size) {
