@@ -2,8 +2,8 @@
 
 Each try is in a process of its own, forked before anything was computed, so that no memory or thread of an
 earlier call is at hand. What must come of it: MemoryError that says of what, or the right answer with fewer
-threads; inputs are as they were, and the next call is right to the bit. Reports allocate thousands of times: of
-a call, no more than a few hundred are tried, evenly spread. (Writes: tests/test_faults.py.)
+threads; inputs are as they were, and the next call is right to the bit. Reports allocate thousands of times:
+of a call, no more than a few hundred are tried, evenly spread. (Writes: tests/test_faults.py.)
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _tried(name: str, kind: str, which: int, onwards: bool, expected: Any) -> tu
 
 
 def all_in_turn(name: str, kind: str, every: int) -> tuple[int, int, list[str]]:
-    """Have one of a kind fail in a call, each in turn; return how many there are and were tried, and faults."""
+    """Have each of a kind fail in a call; return how many there are and were tried, and what is wrong."""
     expected = _in_a_fork(lambda: content(CALLS[name]()))
     wrong: list[str] = []
     total = _in_a_fork(lambda: _tried(name, kind, 0, False, expected))
@@ -90,7 +90,7 @@ def all_in_turn(name: str, kind: str, every: int) -> tuple[int, int, list[str]]:
     tried = range(1, total[0] + 1, max(every, -(-total[0] // MOST)))
     for which in tried:
         for onwards in (False, True):
-            came = _in_a_fork(lambda: _tried(name, kind, which, onwards, expected))  # noqa: B023 - used at once
+            came = _in_a_fork(lambda: _tried(name, kind, which, onwards, expected))  # noqa: B023
             said = came if isinstance(came, str) else came[1]
             if said:
                 wrong.append(f"{name}: {kind} {which}{' and all after it' if onwards else ''}: {said}")
