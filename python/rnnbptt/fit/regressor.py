@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from .. import _validate
 from ..engine.floating_point import quiet_class
@@ -13,12 +15,15 @@ from .experiments import Experiments, Units, checked_columns, experiment_lengths
 from .multi_start import StartSummary
 from .network import FittedNetwork
 from .settings import Settings
+from .starts import given
 from .state_space import from_state_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike
+
+    from ..engine.params import Params
 
 #: Older pickles name both here.
 __all__ = ["LinearRNNRegressor", "StartSummary"]
@@ -46,10 +51,11 @@ class LinearRNNRegressor(FittedNetwork):
         parameters, whose Gauss-Newton matrix is too large.
     n_starts : int
         Starts of the descent, up to 10,000, of which the best is kept.
-    starts : str or sequence of {"subspace", "random", "orthogonal"}
+    starts : str, Params or sequence of {"subspace", "random", "orthogonal"} and Params
         Kinds of starts, taken in turn: a network identified from block Hankel matrices of the data (once,
         as there is only one), small random weights with a short memory, or an orthogonal ``W_hh``, scaled
-        to a spectral radius of 0.9.
+        to a spectral radius of 0.9. Or parameters to go on from (once), in the units of the data, such as
+        ``params_`` of another fit.
     direct : bool
         Whether to fit the direct term ``W_qx``.
     biases : bool
@@ -64,7 +70,11 @@ class LinearRNNRegressor(FittedNetwork):
         Weight of the squared norm of all weights and biases, in the units of the fit.
     max_spectral_radius : float, optional
         Bound on the spectral radius of ``W_hh``: one below 1 makes the network stable. Eigenvalues beyond
-        are penalised by their squared distance; if any is left beyond at the end, it is moved onto the bound.
+        are penalised by their squared distance; if any is left beyond at the end, it is moved within the
+        bound and the descent goes on as with `stable`. Unstable networks are fitted without it.
+    stable : bool
+        Whether to descend over matrices ``W_hh`` that cannot leave the disc of radius `max_spectral_radius`,
+        1 where there is none: ``rho U sin(S) V^T`` for a free matrix ``U S V^T``.
     early_stopping : bool
         Whether to keep the last part of every experiment from the loss, to keep the network with the least
         error on it, and to choose among starts by it.
@@ -138,18 +148,19 @@ class LinearRNNRegressor(FittedNetwork):
         *,
         solver: str = "lm",
         n_starts: int = 4,
-        starts: str | Sequence[str] = ("subspace", "random", "orthogonal"),
+        starts: str | Params | Sequence[str | Params] = ("subspace", "random", "orthogonal"),
         direct: bool = True,
         biases: bool = True,
         fit_h0: bool = True,
         standardize: bool = True,
         ridge: float = 0.0,
         max_spectral_radius: float | None = None,
+        stable: bool = False,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         max_iter: int = 400,
-        tol: float = 1e-7,
+        tol: float = 1e-6,
         random_state: Any = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -164,6 +175,7 @@ class LinearRNNRegressor(FittedNetwork):
         self.standardize = standardize
         self.ridge = ridge
         self.max_spectral_radius = max_spectral_radius
+        self.stable = stable
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -193,6 +205,11 @@ class LinearRNNRegressor(FittedNetwork):
         ------
         TypeError, ValueError
             If a parameter or an argument does not fit; the message names it.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the start that is kept ended at `max_iter`, before there was nothing left to gain.
         """
         settings = Settings.of(self)
         source = arguments.random_source(self.random_state)
@@ -202,6 +219,8 @@ class LinearRNNRegressor(FittedNetwork):
         counts = experiment_lengths(lengths, len(inputs))
         columns = checked_columns(targets)
         units = Units.of(inputs, columns, standardize=settings.standardize, centre=settings.biases)
+        shape = (inputs.shape[1], settings.n_hidden, columns.shape[1])
+        settings = settings.starting_from(lambda params: units.into(given(params, shape, **settings.terms)))
         data = Experiments.of(units.inputs(inputs), units.targets(columns), counts)
         if settings.early_stopping:
             data = data.holding_out(settings.validation_fraction)
@@ -210,6 +229,13 @@ class LinearRNNRegressor(FittedNetwork):
         self.starts_ = [multi_start.summary_of(result) for result in results]
         self.best_start_ = multi_start.best_of(results)
         best = results[self.best_start_]
+        if not (best.descent.converged or best.stopped):
+            warnings.warn(
+                f"the start that was kept had not converged after {best.descent.n_iter} steps: raise "
+                f"max_iter (it is {settings.max_iter}), or go on with starts=model.params_",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         self.loss_ = best.descent.loss
         self.n_iter_ = max(1, best.descent.n_iter)
         self.n_evaluations_ = sum(result.descent.n_evaluations for result in results)
