@@ -94,7 +94,9 @@ def test_cloned_searched_and_pickled() -> None:
 
 
 X_1, Y_1, _ = system(np.random.default_rng(0), 30)
-FITTED = LinearRNNRegressor(1, n_starts=1, max_iter=2, random_state=0).fit(X_1, Y_1)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # of a fit stopped early
+    FITTED = LinearRNNRegressor(1, n_starts=1, max_iter=2, random_state=0).fit(X_1, Y_1)
 BROKEN = X_1.copy()
 BROKEN[3, 0] = np.nan
 
@@ -361,7 +363,7 @@ def test_forecasts_of_experiments_go_on_where_each_ended() -> None:
 
 def test_rows_count_in_a_score_as_they_are_weighed() -> None:
     X, y, _ = system(np.random.default_rng(17), 100)
-    model = LinearRNNRegressor(2, n_starts=1, max_iter=3, random_state=0).fit(X, y)
+    model = LinearRNNRegressor(2, n_starts=1, max_iter=3, random_state=0, score_from="predict").fit(X, y)
     off = np.arange(100) % 3 == 0
     y[off] += 5
     error, spread = (y - model.predict(X))[~off], y[~off] - y[~off].mean(axis=0)

@@ -67,11 +67,17 @@ def driven(
 
 def initial_states(params: Params, data: Experiments) -> Real:
     """Return the initial states (B, h) of a network that come closest to the targets."""
-    _, h, q = params.shape
-    T, B = data.y.shape[:2]
-    free = linear_scan(np.ascontiguousarray(params.W_hh.T), np.zeros((T, q, h)), params.W_qh)
+    T, B, q = data.y.shape
+    free = free_responses(params, T)
     left = data.with_targets(data.y - forward(params, data.x).o)
     return _with_initial_states(free, np.zeros((T, B, q, 0)), left, fit_h0=True)[1]
+
+
+def free_responses(params: Params, steps: int) -> Real:
+    """Return ``W_qh W_hh^t`` for t = 1 .. steps, (steps, q, h): what initial states contribute to outputs."""
+    _, h, q = params.shape
+    result: Real = linear_scan(np.ascontiguousarray(params.W_hh.T), np.zeros((steps, q, h)), params.W_qh)
+    return result
 
 
 def read_out(params: Params, h0: Real, data: Experiments) -> Params:
@@ -111,7 +117,7 @@ def _with_initial_states(free: Real, rows: Real, data: Experiments, *, fit_h0: b
     targets = [data.y[:T, b][data.known[:T, b]] for b in range(B)]
     if not fit_h0:
         return _regression(np.concatenate(shared), np.concatenate(targets)), h0
-    bases = [_basis(states) for states in own]
+    bases = [basis(states) for states in own]
     left = [
         np.column_stack([r, y]) - Q @ (Q.T @ np.column_stack([r, y]))
         for Q, r, y in zip(bases, shared, targets, strict=True)
@@ -123,7 +129,7 @@ def _with_initial_states(free: Real, rows: Real, data: Experiments, *, fit_h0: b
     return solution, h0
 
 
-def _basis(columns: Real) -> Real:
+def basis(columns: Real) -> Real:
     """Return orthonormal columns that span these, as far as they are told apart."""
     U, S, _ = np.linalg.svd(columns / _sizes(columns), full_matrices=False)
     return np.asarray(U[:, ALIKE * S[:1] < S])

@@ -75,6 +75,13 @@ class LinearRNNRegressor(FittedNetwork):
     stable : bool
         Whether to descend over matrices ``W_hh`` that cannot leave the disc of radius `max_spectral_radius`,
         1 where there is none: ``rho U sin(S) V^T`` for a free matrix ``U S V^T``.
+    predict_from : {"training_start", "training_end", "zero"}
+        The state in which `predict` begins where it is given none: that in which the training data began
+        (each sequence in its own where there are as many, and in the mean of all otherwise), that in which
+        they ended, for data that follow them, or zero.
+    score_from : {"targets", "predict"}
+        Whether `score` estimates the state in which its data begin from their targets, which suits data that
+        were held out, or scores `predict`.
     early_stopping : bool
         Whether to keep the last part of every experiment from the loss, to keep the network with the least
         error on it, and to choose among starts by it.
@@ -156,6 +163,8 @@ class LinearRNNRegressor(FittedNetwork):
         ridge: float = 0.0,
         max_spectral_radius: float | None = None,
         stable: bool = False,
+        predict_from: str = "training_start",
+        score_from: str = "targets",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -176,6 +185,8 @@ class LinearRNNRegressor(FittedNetwork):
         self.ridge = ridge
         self.max_spectral_radius = max_spectral_radius
         self.stable = stable
+        self.predict_from = predict_from
+        self.score_from = score_from
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -185,13 +196,14 @@ class LinearRNNRegressor(FittedNetwork):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike, lengths: ArrayLike | None = None) -> Self:
+    def fit(self, X: ArrayLike | None, y: ArrayLike, lengths: ArrayLike | None = None) -> Self:
         """Fit the network.
 
         Parameters
         ----------
         X : array_like, shape (n, d)
-            Inputs, one row for each step; several experiments one after the other.
+            Inputs, one row for each step; several experiments one after the other. None for a network
+            without inputs (d = 0).
         y : array_like, shape (n,) or (n, q)
             Targets. NaN where there is none: such targets are left out of the loss exactly.
         lengths : array_like of int, shape (B,), optional
@@ -217,6 +229,7 @@ class LinearRNNRegressor(FittedNetwork):
         targets = arguments.targets(self, y)
         arguments.same_rows(inputs, targets)
         counts = experiment_lengths(lengths, len(inputs))
+        arguments.warn_of_order(X, y, counts)
         columns = checked_columns(targets)
         units = Units.of(inputs, columns, standardize=settings.standardize, centre=settings.biases)
         shape = (inputs.shape[1], settings.n_hidden, columns.shape[1])
@@ -234,13 +247,14 @@ class LinearRNNRegressor(FittedNetwork):
                 f"the start that was kept had not converged after {best.descent.n_iter} steps: raise "
                 f"max_iter (it is {settings.max_iter}), or go on with starts=model.params_",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         self.loss_ = best.descent.loss
         self.n_iter_ = max(1, best.descent.n_iter)
         self.n_evaluations_ = sum(result.descent.n_evaluations for result in results)
         self.params_ = units.undo(best.params)
         self._one_target = targets.ndim == 1
+        self._rows = len(inputs)
         last = simulation.final_states(self.params_, inputs, counts, best.h0)
         single = len(counts) == 1
         self.h0_ = best.h0[0] if single else best.h0
@@ -291,6 +305,7 @@ class LinearRNNRegressor(FittedNetwork):
         result.params_, result.h0_, result.final_state_ = params, h0, h0
         result.n_features_in_ = d
         result._one_target = q == 1
+        result._rows = 0
         result._last_inputs = np.zeros((len(np.atleast_2d(h0)), d))
         return result
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _validate
 from ..engine.params import Params
+from .network import PREDICT_FROM, SCORE_FROM
 from .starts import KINDS
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class Settings:
             values[name] = _validate.boolean(name, getattr(regressor, name))
         for name in ("ridge", "tol", "validation_fraction"):
             values[name] = _validate.nonnegative(name, getattr(regressor, name))
+        _validate.choice("predict_from", regressor.predict_from, PREDICT_FROM)
+        _validate.choice("score_from", regressor.score_from, SCORE_FROM)
         values["solver"] = _validate.choice("solver", regressor.solver, SOLVERS)
         radius = regressor.max_spectral_radius
         if radius is not None:
