@@ -292,3 +292,61 @@ def test_rows_that_are_no_successive_steps_where_an_index_tells() -> None:
     kept = np.r_[:20, 40:60]
     with pytest.warns(UserWarning, match="has a gap: was a part cut out"):
         model.fit(frame.iloc[kept], y[kept])
+
+
+# --- experiments by the labels of rows ----------------------------------------------------------------------
+
+
+def test_labels_of_rows_are_experiments() -> None:
+    model, X, _ = system(90, q=1)
+    rng = np.random.default_rng(1)
+    lengths, names = [40, 20, 30], np.repeat(["c", "a", "b"], [40, 20, 30])
+    y = model.predict(X, lengths, h0=3 * rng.standard_normal((3, 3)))
+    fitted = LinearRNNRegressor(3, **SUBSPACE).fit(X, y, lengths)
+    within = np.concatenate([np.arange(length) for length in lengths])
+    mixed = np.concatenate([np.flatnonzero(names == name) for name in "cab"])
+    for rows in (mixed, np.argsort(within, kind="stable")):
+        # Rows of an experiment in their order, be they among those of others.
+        labelled = LinearRNNRegressor(3, **SUBSPACE).fit(X[rows], y[rows], experiments=names[rows])
+        assert labelled.h0_.shape == (3, 3)
+        found = labelled.predict(X[rows], experiments=names[rows])
+        np.testing.assert_allclose(found, y[rows], rtol=0, atol=1e-6)
+        assert labelled.score(X[rows], y[rows], experiments=names[rows]) > 1 - 1e-9
+        states = labelled.estimate_state(X[rows], y[rows], experiments=names[rows])
+        np.testing.assert_allclose(
+            labelled.predict(X[rows], experiments=names[rows], h0=states), y[rows], rtol=0, atol=1e-6
+        )
+        # An experiment that was fitted begins in the state of its own, alone as well.
+        one = names[rows] == "b"
+        alone = labelled.predict(X[rows][one], experiments=names[rows][one])
+        np.testing.assert_allclose(alone, y[rows][one], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(
+        fitted.params_.ravel(), LinearRNNRegressor(3, **SUBSPACE).fit(X, y, experiments=names).params_.ravel()
+    )
+    with pytest.warns(UserWarning, match="taken for one sequence"):
+        labelled.score(X, y)
+    for wrong, error, message in (
+        (names[:5], ValueError, r"experiments must have shape \(90,\)"),
+        (np.full(90, np.nan), ValueError, "a label for every row, not NaN"),
+        (np.full(90, 1j), TypeError, "experiments must hold numbers or strings"),
+    ):
+        with pytest.raises(error, match=message):
+            fitted.fit(X, y, experiments=wrong)
+    with pytest.raises(ValueError, match="lengths must not be given beside experiments"):
+        fitted.fit(X, y, lengths, names)
+
+
+def test_splitters_cut_labels() -> None:
+    from sklearn import config_context
+    from sklearn.model_selection import GroupKFold
+
+    model, X, _ = system(120, q=1)
+    names = np.repeat(np.arange(6), 20)
+    y = model.predict(X, [20] * 6, h0=3 * np.random.default_rng(1).standard_normal((6, 3)))
+    with config_context(enable_metadata_routing=True):
+        asking = LinearRNNRegressor(3, **SUBSPACE)
+        asking = asking.set_fit_request(experiments=True).set_score_request(experiments=True)
+        scores = cross_val_score(
+            asking, X, y, cv=GroupKFold(3), params={"experiments": names, "groups": names}
+        )
+    np.testing.assert_allclose(scores, 1.0, rtol=0, atol=1e-9)

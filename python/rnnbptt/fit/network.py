@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from .. import _validate
 from ..engine.floating_point import quiet_class
 from ..reports.spectrum import spectral_report
 from . import arguments, simulation
-from .experiments import checked_columns, experiment_lengths
+from .experiments import checked_columns
+from .rows import Rows
 from .state_estimate import initial_states, left_out
 from .state_space import StateSpace, to_state_space
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from ..reports.spectrum import SpectralReport
     from .experiments import Real
@@ -33,9 +35,15 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     predict_from: str
     score_from: str
+    _labels: tuple[Any, ...] = ()
 
     def predict(
-        self, X: ArrayLike | None, lengths: ArrayLike | None = None, *, h0: ArrayLike | None = None
+        self,
+        X: ArrayLike | None,
+        lengths: ArrayLike | None = None,
+        *,
+        h0: ArrayLike | None = None,
+        experiments: ArrayLike | None = None,
     ) -> Real:
         """Predict the outputs of sequences, without a look at targets.
 
@@ -49,6 +57,9 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         h0 : array_like, shape (h,) or (B, h), optional
             State before the first step, of all sequences or of each, such as `estimate_state` returns. When
             absent, what the parameter `predict_from` says.
+        experiments : array_like, shape (n,), optional
+            The sequence that every row belongs to, in the place of `lengths`. Where the network was fitted
+            with labels, each begins in the state of its own, and a new one in the mean.
 
         Returns
         -------
@@ -57,22 +68,40 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """
         check_is_fitted(self)
         inputs = arguments.inputs(self, X)
-        counts = experiment_lengths(lengths, len(inputs))
+        return self._predict(inputs, Rows.of(lengths, experiments, len(inputs)), h0)
+
+    def _predict(self, inputs: Real, rows: Rows, h0: ArrayLike | None = None) -> Real:
+        """Predict from what `predict_from` says, or from h0."""
+        count = len(rows.lengths)
         if h0 is not None:
-            return self._run(inputs, counts, arguments.states(h0, len(counts), self.params_.shape[1]))
+            return self._run(inputs, rows, arguments.states(h0, count, self.params_.shape[1]))
         origin = _validate.choice("predict_from", self.predict_from, PREDICT_FROM)
         if origin == "zero":
             states = np.zeros(self.params_.shape[1])
         else:
             states = self.h0_ if origin == "training_start" else self.final_state_
-        return self._run(inputs, counts, simulation.initial_states(states, len(counts)))
+        known = self._labels if rows.labels else ()
+        if known and origin != "zero":
+            each = np.atleast_2d(states)
+            own = dict(zip(known, each, strict=True))
+            begin = np.stack([own.get(label, each.mean(axis=0)) for label in rows.labels])
+        else:
+            begin = simulation.initial_states(states, count)
+        return self._run(inputs, rows, begin)
 
-    def estimate_state(self, X: ArrayLike | None, y: ArrayLike, lengths: ArrayLike | None = None) -> Real:
+    def estimate_state(
+        self,
+        X: ArrayLike | None,
+        y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        experiments: ArrayLike | None = None,
+    ) -> Real:
         """Estimate the state in which sequences begin from their targets, by least squares.
 
         Parameters
         ----------
-        X, y, lengths
+        X, y, lengths, experiments
             As for `fit`; they need not be the training data.
 
         Returns
@@ -83,9 +112,9 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """
         check_is_fitted(self)
         inputs, columns = self._data(X, y)
-        counts = experiment_lengths(lengths, len(inputs))
-        states = initial_states(self.params_, inputs, columns, counts)
-        return states[0] if len(counts) == 1 else states
+        rows = Rows.of(lengths, experiments, len(inputs))
+        states = initial_states(self.params_, rows.sorted(inputs), rows.sorted(columns), rows.lengths)
+        return states[0] if len(states) == 1 else states
 
     def simulate(self, X: ArrayLike, h0: ArrayLike | None = None) -> Real:
         """Run the network on one sequence from a given state.
@@ -105,7 +134,7 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         inputs = arguments.inputs(self, X)
         h = self.params_.shape[1]
         start = np.zeros(h) if h0 is None else _validate.array("h0", h0, np.dtype(np.float64), (h,))
-        return self._run(inputs, np.array([len(inputs)]), start[np.newaxis])
+        return self._run(inputs, Rows(np.array([len(inputs)])), start[np.newaxis])
 
     def forecast(
         self, steps: int, X_future: ArrayLike | None = None, *, past: tuple[Any, ...] | None = None
@@ -136,7 +165,7 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 raise TypeError(f"past must be (X, y) or (X, y, lengths), not {_validate.describe(past)}")
             X, y, *lengths = past
             rows, columns = self._data(X, y)
-            ends = experiment_lengths(lengths[0] if lengths else None, len(rows))
+            ends = Rows.of(lengths[0] if lengths else None, None, len(rows)).lengths
             began = initial_states(self.params_, rows, columns, ends)
             states = simulation.final_states(self.params_, rows, ends, began)
             last = rows[np.cumsum(ends) - 1]
@@ -149,7 +178,7 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             inputs = arguments.inputs(self, X_future, "X_future")
             if len(inputs) != counts.sum():
                 raise ValueError(f"X_future must have {counts.sum()} rows, not {len(inputs)}")
-        return self._run(inputs, counts, states)
+        return self._run(inputs, Rows(counts), states)
 
     def score(
         self,
@@ -157,6 +186,7 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
+        experiments: ArrayLike | None = None,
     ) -> float:
         """Return the coefficient of determination R^2 over the targets that are known.
 
@@ -167,7 +197,7 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
         Parameters
         ----------
-        X, y, lengths
+        X, y, lengths, experiments
             As for `fit`.
         sample_weight : array_like, shape (n,), optional
             Weight of every row.
@@ -182,11 +212,19 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         check_is_fitted(self)
         inputs, columns = self._data(X, y)
         targets = checked_columns(columns)
+        which = Rows.of(lengths, experiments, len(inputs))
+        if self._labels and not which.labels and lengths is None:
+            warnings.warn(
+                "the rows are taken for one sequence: give score the experiments they belong to, as fit was "
+                "(scikit-learn passes them on after set_score_request(experiments=True))",
+                UserWarning,
+                stacklevel=3,
+            )
         if _validate.choice("score_from", self.score_from, SCORE_FROM) == "predict":
-            predicted = self.predict(X if X is not None else inputs, lengths).reshape(targets.shape)
+            predicted = self._predict(inputs, which).reshape(targets.shape)
         else:
-            counts = experiment_lengths(lengths, len(inputs))
-            predicted = left_out(self.params_, inputs, targets, counts)
+            among = left_out(self.params_, which.sorted(inputs), which.sorted(targets), which.lengths)
+            predicted = which.as_given(among)
         rows, float64 = (len(targets),), np.dtype(np.float64)
         ones = np.ones(rows) if sample_weight is None else sample_weight
         weights = _validate.array("sample_weight", ones, float64, rows)
@@ -230,7 +268,8 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             raise ValueError(f"y must have shape {expected}, not {targets.shape}")
         return inputs, targets.reshape(len(inputs), q)
 
-    def _run(self, inputs: Real, counts: NDArray[np.int64], h0: Real) -> Real:
+    def _run(self, inputs: Real, rows: Rows, h0: Real) -> Real:
         """Return the outputs for rows of inputs, in the shape that y had."""
-        outputs = simulation.outputs(self.params_, inputs, counts, h0)
+        found = simulation.outputs(self.params_, rows.sorted(inputs), rows.lengths, h0)
+        outputs = rows.as_given(found)
         return outputs[:, 0] if self._one_target else outputs

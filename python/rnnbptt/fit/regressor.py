@@ -11,9 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 from .. import _validate
 from ..engine.floating_point import quiet_class
 from . import arguments, multi_start, simulation
-from .experiments import Experiments, Units, checked_columns, experiment_lengths
+from .experiments import Experiments, Units, checked_columns
 from .multi_start import StartSummary
 from .network import FittedNetwork
+from .rows import Rows
 from .settings import Settings
 from .starts import given
 from .state_space import from_state_space
@@ -196,7 +197,13 @@ class LinearRNNRegressor(FittedNetwork):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike | None, y: ArrayLike, lengths: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike | None,
+        y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        experiments: ArrayLike | None = None,
+    ) -> Self:
         """Fit the network.
 
         Parameters
@@ -208,6 +215,9 @@ class LinearRNNRegressor(FittedNetwork):
             Targets. NaN where there is none: such targets are left out of the loss exactly.
         lengths : array_like of int, shape (B,), optional
             Rows of each experiment, which add up to n; one experiment when absent.
+        experiments : array_like, shape (n,), optional
+            The experiment that every row belongs to, a number or a string, in the place of `lengths`. Rows of
+            one may lie among those of others, in their own order. Splitters cut labels rightly.
 
         Returns
         -------
@@ -228,8 +238,11 @@ class LinearRNNRegressor(FittedNetwork):
         inputs = arguments.training_inputs(self, X, y)
         targets = arguments.targets(self, y)
         arguments.same_rows(inputs, targets)
-        counts = experiment_lengths(lengths, len(inputs))
-        arguments.warn_of_order(X, y, counts)
+        rows = Rows.of(lengths, experiments, len(inputs))
+        counts = rows.lengths
+        inputs, targets = rows.sorted(inputs), rows.sorted(targets)
+        if rows.order is None:
+            arguments.warn_of_order(X, y, counts)
         columns = checked_columns(targets)
         units = Units.of(inputs, columns, standardize=settings.standardize, centre=settings.biases)
         shape = (inputs.shape[1], settings.n_hidden, columns.shape[1])
@@ -254,7 +267,7 @@ class LinearRNNRegressor(FittedNetwork):
         self.n_evaluations_ = sum(result.descent.n_evaluations for result in results)
         self.params_ = units.undo(best.params)
         self._one_target = targets.ndim == 1
-        self._rows = len(inputs)
+        self._rows, self._labels = len(inputs), rows.labels
         last = simulation.final_states(self.params_, inputs, counts, best.h0)
         single = len(counts) == 1
         self.h0_ = best.h0[0] if single else best.h0
