@@ -104,7 +104,7 @@ BAD: list[Bad] = [
     (make_params, {"W_hh": ones((0, 0))}, ValueError, "W_hh must be a square matrix"),
     (make_params, {"W_hh": 3.0}, ValueError, "W_hh must be a square matrix"),
     (make_params, {"W_hx": ones((3, 3))}, ValueError, "W_hx must have shape (4, d), not (3, 3)"),
-    (make_params, {"W_hx": ones((4, 0))}, ValueError, "W_hx must have shape (4, d), not (4, 0)"),
+    (make_params, {"W_hx": ones((0, 4))}, ValueError, "W_hx must have shape (4, d), not (0, 4)"),
     (make_params, {"W_qh": ones((2, 3))}, ValueError, "W_qh must have shape (q, 4), not (2, 3)"),
     (make_params, {"b_h": ones(3)}, ValueError, "b_h must have shape (4,), not (3,)"),
     (make_params, {"b_q": ones((2, 1))}, ValueError, "b_q must have shape (2,), not (2, 1)"),
@@ -215,7 +215,7 @@ BAD: list[Bad] = [
     (states, {"method": 1}, TypeError, "method must be a string"),
     (states, {"d_o": ones((6, 3))}, ValueError, "d_o must have shape (T, 2) or (T, B, 2), not (6, 3)"),
     # Random parameters, vectors of parameters, threads.
-    (Params.random, {"d": 0, "h": 1, "q": 1}, ValueError, "d must be at least 1, not 0"),
+    (Params.random, {"d": -1, "h": 1, "q": 1}, ValueError, "d must be at least 0, not -1"),
     (Params.random, {"d": 1, "h": 1.0, "q": 1}, TypeError, "h must be an integer, not float 1.0"),
     (Params.random, {"d": 1, "h": 1, "q": 1, "dtype": int}, TypeError, "dtype must be float32 or float64, not int64"),
     (Params.random, {"d": 1, "h": 1, "q": 1, "kind": "odd"}, ValueError, "kind must be one of 'gaussian', 'orthogonal', 'symmetric', 'identity', not 'odd'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -183,7 +184,9 @@ def test_regressor(size: float) -> None:
     y = np.cumsum(X[:, 0]) + size * rng.standard_normal(60)
 
     def fitted() -> None:
-        model = fit.LinearRNNRegressor(2, n_starts=2, max_iter=5, random_state=0).fit(X, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a fit stopped early
+            model = fit.LinearRNNRegressor(2, n_starts=2, max_iter=5, random_state=0).fit(X, y)
         model.predict(X)
         model.score(X, y)
         model.forecast(3, X[:3])

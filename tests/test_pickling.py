@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import multiprocessing
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -62,7 +63,9 @@ def drawn(randomized: Randomized) -> Randomized:
 def fitted() -> Any:
     pytest.importorskip("sklearn")
     model = rnnbptt.LinearRNNRegressor(n_hidden=2, n_starts=2, max_iter=5, random_state=0)
-    return model.fit(X[:, 0], Y[:, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a fit stopped early
+        return model.fit(X[:, 0], Y[:, 0])
 
 
 def flow() -> rnnbptt.GradientFlow:

@@ -168,7 +168,7 @@ def parameters(
     for name, matrix in numbers.items():
         expected = f"({h}, d)" if name == "W_hx" else f"(q, {h})"
         axis = 0 if name == "W_hx" else 1
-        if matrix.ndim != 2 or matrix.shape[axis] != h or 0 in matrix.shape:
+        if matrix.ndim != 2 or matrix.shape[axis] != h or (name == "W_qh" and 0 in matrix.shape):
             raise ValueError(f"{name} must have shape {expected}, not {matrix.shape}")
     d, q = numbers["W_hx"].shape[1], numbers["W_qh"].shape[0]
 

@@ -26,7 +26,7 @@ def sequence(
             f"{name} must have shape (T, {features}) or {leading}, {features}), not {numbers.shape}{hint}"
         )
     batched = numbers.ndim == 3
-    if 0 in numbers.shape:
+    if 0 in numbers.shape[:-1]:
         raise ValueError(f"{name} must have at least one step and one sequence, not shape {numbers.shape}")
     return _readable(name, time_major(cast(name, numbers, dtype), batched, batch_first)), batched
 

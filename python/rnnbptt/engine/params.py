@@ -36,7 +36,7 @@ class Params:
     Parameters
     ----------
     W_hx : array_like, shape (h, d)
-        Input-to-hidden weights.
+        Input-to-hidden weights; (h, 0) of a system without inputs, whose x has shape (T, B, 0).
     W_hh : array_like, shape (h, h)
         Hidden-to-hidden weights. Their dtype, float32 or float64, is the dtype of every computation.
     W_qh : array_like, shape (q, h)
@@ -268,8 +268,7 @@ class Params:
         Params
             Entries of the other weights are normal with variance one over the number of columns.
         """
-        sizes = {name: _validate.size(name, value) for name, value in (("d", d), ("h", h), ("q", q))}
-        d, h, q = sizes["d"], sizes["h"], sizes["q"]
+        d, h, q = _validate.integer("d", d, 0), _validate.size("h", h), _validate.size("q", q)
         radius = _validate.nonnegative("spectral_radius", spectral_radius)
         scalar = _validate.scalar_type("dtype", dtype)
         for name, shape in (("W_hx", (h, d)), ("W_hh", (h, h)), ("W_qh", (q, h)), ("W_qx", (q, d))):
@@ -289,7 +288,7 @@ class Params:
             W_hh = W_hh / np.abs(np.linalg.eigvals(W_hh)).max()
 
         def normal(*shape: int) -> NDArray[Any]:
-            entries: NDArray[Any] = generator.standard_normal(shape) / np.sqrt(shape[-1])
+            entries: NDArray[Any] = generator.standard_normal(shape) / np.sqrt(max(1, shape[-1]))
             return entries.astype(scalar)
 
         return cls(

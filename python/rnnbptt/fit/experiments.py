@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .. import _validate
 from ..engine.params import Params
+from ..engine.trajectories import forward
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -86,6 +87,16 @@ class Experiments:
         known = ~np.isnan(targets)
         return cls(padded(X, lengths), np.where(known, targets, 0.0), known, np.zeros_like(known), lengths)
 
+    def with_targets(self, y: Real) -> Experiments:
+        """Return the same experiments with other targets (T, B, q) where these are known."""
+        return replace(self, y=np.where(self.known, y, 0.0))
+
+    def loss(self, params: Params, h0: Real) -> float:
+        """Return the mean squared error of the known targets; it may overflow."""
+        with np.errstate(all="ignore"):
+            error = (forward(params, self.x, h0).o - self.y)[self.known]
+            return float(np.mean(error**2))
+
     def holding_out(self, fraction: float) -> Experiments:
         """Keep the last part of every experiment from the loss."""
         held = np.ceil(self.lengths * fraction).astype(np.int64)
@@ -147,6 +158,19 @@ class Units:
             if W_qx is not None:
                 b_q = b_q - W_qx @ self.x_offset
         return Params(W_hx, params.W_hh, W_qh, b_h, b_q, W_qx)
+
+    def into(self, params: Params) -> Params:
+        """Undo `undo`."""
+        scale = self.y_scale[:, np.newaxis]
+        W_qx = params.W_qx
+        b_h, b_q = params.b_h, params.b_q
+        if b_h is not None and b_q is not None:
+            b_h = b_h + params.W_hx @ self.x_offset
+            b_q = b_q - self.y_offset if W_qx is None else b_q - self.y_offset + W_qx @ self.x_offset
+            b_q = b_q / self.y_scale
+        if W_qx is not None:
+            W_qx = W_qx * self.x_scale / scale
+        return Params(params.W_hx * self.x_scale, params.W_hh, params.W_qh / scale, b_h, b_q, W_qx)
 
 
 def _offset_and_scale(columns: Real, centre: bool) -> tuple[Real, Real]:

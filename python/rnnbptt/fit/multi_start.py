@@ -18,6 +18,7 @@ from .starts import draw
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ..engine.params import Params
     from .experiments import Experiments
     from .settings import Settings
 
@@ -31,7 +32,8 @@ class StartSummary(NamedTuple):
     Attributes
     ----------
     kind : str
-        Kind of the start: "random" stands in for "subspace" where the data do not suffice for it.
+        Kind of the start: "random" stands in for "subspace" where the data do not suffice for it, "given" are
+        parameters of the caller's.
     loss : float
         Loss it ended with, penalties included.
     validation_loss : float or None
@@ -113,7 +115,7 @@ def _parameters(data: Experiments, settings: Settings) -> int:
 
 
 def _one_start(
-    settings: Settings, data: Experiments, kind: str, seed: int, num_threads: int | None
+    settings: Settings, data: Experiments, kind: str | Params, seed: int, num_threads: int | None
 ) -> Fitted:
     """Draw a start and descend from it."""
     size = settings.n_hidden * (data.x.shape[2] + settings.n_hidden + data.y.shape[2])
@@ -125,7 +127,7 @@ def _one_start(
             biases=settings.biases,
             direct=settings.direct,
             fit_h0=settings.fit_h0,
-            max_spectral_radius=settings.max_spectral_radius,
+            max_spectral_radius=settings.bound,
             rng=np.random.default_rng(seed),
         )
         problem = Problem(
@@ -138,12 +140,12 @@ def _one_start(
         )
         return descend(
             problem,
-            start.kind,
-            problem.pack(start.params, start.h0),
+            start,
             solver=settings.solver,
             max_iter=settings.max_iter,
             tol=settings.tol,
             patience=settings.n_iter_no_change if settings.early_stopping else None,
+            stable=settings.stable,
         )
 
 

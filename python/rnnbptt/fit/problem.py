@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import schur
 
 from ..engine.trajectories import forward
 from ..gradients.objective import Objective
+from . import regressions
 
 if TYPE_CHECKING:
     from ..engine.params import Params
@@ -19,19 +21,37 @@ def largest_eigenvalue(W: Real) -> float:
     return float(np.abs(np.linalg.eigvals(W)).max())
 
 
-def clipped(W: Real, bound: float) -> Real:
-    """Return the matrix itself, or one with the eigenvalues outside a circle moved onto it."""
+def clipped(W: Real, bound: float, *, mirror: bool = False) -> Real:
+    """Return the matrix itself, or one with the eigenvalues outside a circle moved onto it.
+
+    With `mirror` they are moved inside: two that are told apart by their sizes stay so.
+    """
     if largest_eigenvalue(W) <= bound:
         return W
     values, vectors = np.linalg.eig(W)
     # A little less, so that rounding does not lead out again.
-    moved = values * np.minimum(1.0, bound * (1 - 1e-12) / np.maximum(np.abs(values), 1e-300))
+    moved = values * _factors(np.abs(values), bound * (1 - 1e-12), mirror)
     if np.linalg.cond(vectors) < 1e6:
         result: Real = (vectors * moved @ np.linalg.inv(vectors)).real
         if largest_eigenvalue(result) <= bound:
             return result
-    # Eigenvectors too close to parallel for that: the whole matrix is scaled.
-    return W * (bound * (1 - 1e-12) / largest_eigenvalue(W))
+    # Eigenvectors too close to parallel for that: in Schur's form eigenvalues are moved one by one as well.
+    T, Z = schur(W, output="real")
+    i = 0
+    while i < len(T):
+        block = slice(i, i + 1 + bool(i + 1 < len(T) and T[i + 1, i] != 0))
+        # Rounding moves an eigenvalue of multiplicity m by the m-th root of its own size.
+        T[block, block] *= _factors(largest_eigenvalue(T[block, block]), bound * (1 - 1e-6), mirror)
+        i = block.stop
+    result = Z @ T @ Z.T
+    radius = largest_eigenvalue(result)
+    return result if radius <= bound else result * (bound * (1 - 1e-12) / radius)
+
+
+def _factors(radii: Any, bound: float, mirror: bool) -> Any:
+    """Return what to multiply eigenvalues of these moduli by to move them within a bound."""
+    ratio = np.minimum(1.0, bound / np.maximum(radii, 1e-300))
+    return ratio**2 if mirror else ratio
 
 
 class Problem:
@@ -101,13 +121,30 @@ class Problem:
         """Largest modulus of an eigenvalue of ``W_hh``."""
         return largest_eigenvalue(self.unpack(theta)[0].W_hh)
 
-    def within(self, theta: Real, bound: float) -> Real:
-        """Return the vector itself, or one with the eigenvalues of ``W_hh`` moved within `bound`."""
+    def within(self, theta: Real, bound: float, *, mirror: bool = False) -> Real:
+        """Return the vector itself, or one with the eigenvalues of ``W_hh`` `clipped`."""
         if self.spectral_radius(theta) <= bound:
             return theta
         result = theta.copy()
-        result[self._recurrent] = clipped(self.unpack(theta)[0].W_hh, bound).ravel()
+        result[self._recurrent] = clipped(self.unpack(theta)[0].W_hh, bound, mirror=mirror).ravel()
         return result
+
+    def refitted(self, theta: Real) -> Real:
+        """Return the vector, or one of the same ``W_hh`` whose other parameters fit better."""
+        params, _ = self.unpack(theta)
+        try:
+            driven, h0 = regressions.driven(
+                params.W_hh,
+                params.W_qh,
+                self.data,
+                biases=params.b_h is not None,
+                direct=params.W_qx is not None,
+                fit_h0=self.fit_h0,
+            )
+            found = self.pack(regressions.read_out(driven, h0, self.data), h0)
+        except np.linalg.LinAlgError:  # outputs overflow
+            return theta
+        return found if self.loss(found) < self.loss(theta) else theta
 
     def held_out_error(self, theta: Real) -> float:
         """Mean squared error of the held-out targets; inf where it overflows."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 
 from .. import _validate
 from ..engine.floating_point import quiet_class
 from . import arguments, multi_start, simulation
-from .experiments import Experiments, Units, checked_columns, experiment_lengths
+from .experiments import Experiments, Units, checked_columns
 from .multi_start import StartSummary
 from .network import FittedNetwork
+from .rows import Rows
 from .settings import Settings
+from .starts import given
 from .state_space import from_state_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike
+
+    from ..engine.params import Params
 
 #: Older pickles name both here.
 __all__ = ["LinearRNNRegressor", "StartSummary"]
@@ -46,10 +52,11 @@ class LinearRNNRegressor(FittedNetwork):
         parameters, whose Gauss-Newton matrix is too large.
     n_starts : int
         Starts of the descent, up to 10,000, of which the best is kept.
-    starts : str or sequence of {"subspace", "random", "orthogonal"}
+    starts : str, Params or sequence of {"subspace", "random", "orthogonal"} and Params
         Kinds of starts, taken in turn: a network identified from block Hankel matrices of the data (once,
         as there is only one), small random weights with a short memory, or an orthogonal ``W_hh``, scaled
-        to a spectral radius of 0.9.
+        to a spectral radius of 0.9. Or parameters to go on from (once), in the units of the data, such as
+        ``params_`` of another fit.
     direct : bool
         Whether to fit the direct term ``W_qx``.
     biases : bool
@@ -64,7 +71,18 @@ class LinearRNNRegressor(FittedNetwork):
         Weight of the squared norm of all weights and biases, in the units of the fit.
     max_spectral_radius : float, optional
         Bound on the spectral radius of ``W_hh``: one below 1 makes the network stable. Eigenvalues beyond
-        are penalised by their squared distance; if any is left beyond at the end, it is moved onto the bound.
+        are penalised by their squared distance; if any is left beyond at the end, it is moved within the
+        bound and the descent goes on as with `stable`. Unstable networks are fitted without it.
+    stable : bool
+        Whether to descend over matrices ``W_hh`` that cannot leave the disc of radius `max_spectral_radius`,
+        1 where there is none: ``rho U sin(S) V^T`` for a free matrix ``U S V^T``.
+    predict_from : {"training_start", "training_end", "zero"}
+        The state in which `predict` begins where it is given none: that in which the training data began
+        (each sequence in its own where there are as many, and in the mean of all otherwise), that in which
+        they ended, for data that follow them, or zero.
+    score_from : {"targets", "predict"}
+        Whether `score` estimates the state in which its data begin from their targets, which suits data that
+        were held out, or scores `predict`.
     early_stopping : bool
         Whether to keep the last part of every experiment from the loss, to keep the network with the least
         error on it, and to choose among starts by it.
@@ -138,18 +156,21 @@ class LinearRNNRegressor(FittedNetwork):
         *,
         solver: str = "lm",
         n_starts: int = 4,
-        starts: str | Sequence[str] = ("subspace", "random", "orthogonal"),
+        starts: str | Params | Sequence[str | Params] = ("subspace", "random", "orthogonal"),
         direct: bool = True,
         biases: bool = True,
         fit_h0: bool = True,
         standardize: bool = True,
         ridge: float = 0.0,
         max_spectral_radius: float | None = None,
+        stable: bool = False,
+        predict_from: str = "training_start",
+        score_from: str = "targets",
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         max_iter: int = 400,
-        tol: float = 1e-7,
+        tol: float = 1e-6,
         random_state: Any = None,
         n_jobs: int | None = None,
         verbose: int = 0,
@@ -164,6 +185,9 @@ class LinearRNNRegressor(FittedNetwork):
         self.standardize = standardize
         self.ridge = ridge
         self.max_spectral_radius = max_spectral_radius
+        self.stable = stable
+        self.predict_from = predict_from
+        self.score_from = score_from
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -173,17 +197,27 @@ class LinearRNNRegressor(FittedNetwork):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike, lengths: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike | None,
+        y: ArrayLike,
+        lengths: ArrayLike | None = None,
+        experiments: ArrayLike | None = None,
+    ) -> Self:
         """Fit the network.
 
         Parameters
         ----------
         X : array_like, shape (n, d)
-            Inputs, one row for each step; several experiments one after the other.
+            Inputs, one row for each step; several experiments one after the other. None for a network
+            without inputs (d = 0).
         y : array_like, shape (n,) or (n, q)
             Targets. NaN where there is none: such targets are left out of the loss exactly.
         lengths : array_like of int, shape (B,), optional
             Rows of each experiment, which add up to n; one experiment when absent.
+        experiments : array_like, shape (n,), optional
+            The experiment that every row belongs to, a number or a string, in the place of `lengths`. Rows of
+            one may lie among those of others, in their own order. Splitters cut labels rightly.
 
         Returns
         -------
@@ -193,15 +227,26 @@ class LinearRNNRegressor(FittedNetwork):
         ------
         TypeError, ValueError
             If a parameter or an argument does not fit; the message names it.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            If the start that is kept ended at `max_iter`, before there was nothing left to gain.
         """
         settings = Settings.of(self)
         source = arguments.random_source(self.random_state)
         inputs = arguments.training_inputs(self, X, y)
         targets = arguments.targets(self, y)
         arguments.same_rows(inputs, targets)
-        counts = experiment_lengths(lengths, len(inputs))
+        rows = Rows.of(lengths, experiments, len(inputs))
+        counts = rows.lengths
+        inputs, targets = rows.sorted(inputs), rows.sorted(targets)
+        if rows.order is None:
+            arguments.warn_of_order(X, y, counts)
         columns = checked_columns(targets)
         units = Units.of(inputs, columns, standardize=settings.standardize, centre=settings.biases)
+        shape = (inputs.shape[1], settings.n_hidden, columns.shape[1])
+        settings = settings.starting_from(lambda params: units.into(given(params, shape, **settings.terms)))
         data = Experiments.of(units.inputs(inputs), units.targets(columns), counts)
         if settings.early_stopping:
             data = data.holding_out(settings.validation_fraction)
@@ -210,11 +255,19 @@ class LinearRNNRegressor(FittedNetwork):
         self.starts_ = [multi_start.summary_of(result) for result in results]
         self.best_start_ = multi_start.best_of(results)
         best = results[self.best_start_]
+        if not (best.descent.converged or best.stopped):
+            warnings.warn(
+                f"the start that was kept had not converged after {best.descent.n_iter} steps: raise "
+                f"max_iter (it is {settings.max_iter}), or go on with starts=model.params_",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         self.loss_ = best.descent.loss
         self.n_iter_ = max(1, best.descent.n_iter)
         self.n_evaluations_ = sum(result.descent.n_evaluations for result in results)
         self.params_ = units.undo(best.params)
         self._one_target = targets.ndim == 1
+        self._rows, self._labels = len(inputs), rows.labels
         last = simulation.final_states(self.params_, inputs, counts, best.h0)
         single = len(counts) == 1
         self.h0_ = best.h0[0] if single else best.h0
@@ -265,6 +318,7 @@ class LinearRNNRegressor(FittedNetwork):
         result.params_, result.h0_, result.final_state_ = params, h0, h0
         result.n_features_in_ = d
         result._one_target = q == 1
+        result._rows = 0
         result._last_inputs = np.zeros((len(np.atleast_2d(h0)), d))
         return result
 

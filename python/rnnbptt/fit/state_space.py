@@ -30,6 +30,7 @@ class StateSpace(NamedTuple):
     ----------
     A : ndarray, shape (h, h)
     B : ndarray, shape (h, d), or (h, d + 1) of a network with biases
+        Empty of a system without inputs and biases.
     C : ndarray, shape (q, h)
     D : ndarray, shape (q, d), or (q, d + 1) of a network with biases
     x0 : ndarray, shape (h,) or (B, h)
@@ -101,13 +102,13 @@ def from_state_space(
     state = _validate.square("A", A)
     h = state.shape[0]
     inputs, read = _validate.numeric("B", B), _validate.numeric("C", C)
-    if inputs.ndim != 2 or inputs.shape[0] != h or inputs.shape[1] == 0:
+    if inputs.ndim != 2 or inputs.shape[0] != h:
         raise ValueError(f"B must have shape ({h}, d), not {inputs.shape}")
     if read.ndim != 2 or read.shape[1] != h or read.shape[0] == 0:
         raise ValueError(f"C must have shape (q, {h}), not {read.shape}")
     d, q = inputs.shape[1], read.shape[0]
-    if constant_input and d < 2:
-        raise ValueError("B must have a column besides that of the constant input")
+    if constant_input and d == 0:
+        raise ValueError("B must have a column, that of the constant input")
     a: Any = _validate.array("A", state, float64, (h, h))
     b: Any = _validate.array("B", inputs, float64, (h, d))
     c: Any = _validate.array("C", read, float64, (q, h))

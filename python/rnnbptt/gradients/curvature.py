@@ -98,7 +98,7 @@ class Curvature:
         J = dataset.result("J", dataset.shape[2] * layout.size)
         posed = self._problem.posed
         posed.jacobian(theta, layout.terms, layout.first, layout.size, dataset.time_major(J), threads)
-        return J.reshape(-1, layout.size)
+        return J.reshape(dataset.steps * dataset.batch * dataset.shape[2], layout.size)
 
     def gauss_newton(self, theta: FloatArray, threads: int) -> FloatArray:
         """Return the Gauss-Newton matrix: (n, n)."""

@@ -39,7 +39,8 @@ def state_gradients(model: Model, e: Array) -> Array:
 
 def outer_sum(a: Array, b: Array) -> Array:
     """Return ``sum_{t,b} a_{t,b} b_{t,b}^T``: a sum of outer products is one matrix product."""
-    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+    rows = a.shape[0] * a.shape[1]  # not -1, which NumPy cannot infer of no columns
+    return a.reshape(rows, a.shape[2]).T @ b.reshape(rows, b.shape[2])
 
 
 def gradients(

@@ -147,6 +147,9 @@ def pose(
     if running is not None:  # a sequence of no steps reads no initial state
         start = np.where(running[0][:, np.newaxis], start, 0)
     wide = Params(**{name: _validate.copied(name, array, np.float64) for name, array in params.items()})
+    if params.shape[0] == 0:  # a recurrence has an input, if only one of zeros
+        inputs, W_qx = np.zeros((T, B, 1)), None if wide.W_qx is None else np.zeros((params.shape[2], 1))
+        wide = Params(np.zeros((h, 1)), wide.W_hh, wide.W_qh, wide.b_h, wide.b_q, W_qx)
     for name, array in [*wide.items(), ("x", inputs), ("h0", start)]:
         _finite(name, array)
     x = inputs
