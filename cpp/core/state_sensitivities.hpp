@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -13,7 +15,10 @@
 namespace rnnbptt {
 
 // Columns of S that one task carries through time: few enough to stay in the second cache for any h.
-constexpr Index strip_columns = 96;
+inline constexpr Index strip_columns = 96;
+
+// Steps from one search for what is forgotten to the next.
+inline constexpr Index forgotten_every = 16;
 
 // S_t = dh_t / d(state parameters), (h, columns): with A = [W_hx W_hh b_h], z_t = [x_t; h_{t-1}; 1],
 //
@@ -148,6 +153,7 @@ class Sensitivities {
         if (e.source == Source::start) before[e.row * strip_columns + e.column] = 1;
     }
     if (t < problem_.length(b)) {
+      if (t % forgotten_every == 0) forget(strip, before);
       product(h, params_.W_hh, before, strip.columns, S, strip_columns);
       const Scalar* x = problem_.x.at(t, b);
       const Scalar* state = t > 0 ? hidden_.at(t - 1, b) : problem_.h0 ? problem_.h0 + b * h : zero_;
@@ -169,6 +175,17 @@ class Sensitivities {
       for (Index k = 0; k < q; ++k)
         if (!counts || !factor.counts(k)) std::fill(to + k * row, to + k * row + target.count, Scalar{0});
     }
+  }
+
+  // What an initial state did long ago is set to zero before it is subnormal: it was of size one, and
+  // subnormal numbers, which never round to zero by themselves, take many times as long.
+  void forget(const Strip& strip, Scalar* S) const {
+    constexpr Scalar least = std::numeric_limits<Scalar>::min() / std::numeric_limits<Scalar>::epsilon();
+    for (const Entry& e : strip.entries)
+      for (Index i = 0; e.source == Source::start && i < problem_.shape.h; ++i) {
+        Scalar& entry = S[i * strip_columns + e.column];
+        if (std::abs(entry) < least) entry = 0;
+      }
   }
 
   // C = A S: A is (rows, h), S lies in a strip.
