@@ -72,10 +72,17 @@ class Factor {
     for (Index k = 0; k < q; ++k) {
       root_[k] = 0;
       if (w[k] == 0) continue;
+      if (w[k] == known_for_) {
+        root_[k] = known_;
+        continue;
+      }
       step_.o = o + k;
       step_.y.data = problem_.y.at(t, b) + k;
       step_.scale = w[k] / problem_.weight_sum * factor_;
       problem_.loss->root(step_, root_ + k, p_ + k);
+      if (!problem_.loss->traits.sum_of_squares) continue;
+      known_for_ = w[k];
+      known_ = root_[k];
     }
     return std::any_of(w, w + q, [](double weight) { return weight != 0; });
   }
@@ -84,7 +91,8 @@ class Factor {
   const bool diagonal_;
   LossSteps<const Scalar> step_;
   double factor_ = 1;
-  double known_for_ = -1;            // the weight of all steps that have the root at hand
+  double known_for_ = -1;            // the weight of steps, or of outputs, that have the root at hand
+  Scalar known_ = 0;                 // that root, of outputs
   const double* weights_ = nullptr;  // of the outputs of this step, where they have their own
   Scalar *root_, *p_;
 };
