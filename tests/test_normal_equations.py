@@ -16,7 +16,7 @@ import rnnbptt
 from response import ANSWER_TO_CTRL_C, answer_to_ctrl_c
 from rnnbptt.fit import LinearRNNRegressor
 from rnnbptt.fit.experiments import Experiments
-from rnnbptt.fit.normal_equations import PANEL, Eliminated, NormalEquations, _solve_dense
+from rnnbptt.fit.normal_equations import PANEL, Eliminated, NormalEquations, _solve_dense, check_memory
 from rnnbptt.fit.problem import Problem
 from rnnbptt.gradients.curvature import Blocks
 from speed import slow, thinned
@@ -200,6 +200,12 @@ GROWTH = {
 def test_memory_grows_linearly(what: str) -> None:
     small, large = (drawn(*shape) for shape in GROWTH[what])
     assert memory(*large) <= 4.5 * memory(*small)
+
+
+def test_a_million_experiments_are_not_refused_for_lack_of_memory() -> None:
+    check_memory((3, 5), (10,), (1_000_000, 2))
+    with pytest.raises(MemoryError, match=r"cannot allocate \d+ bytes for the Gauss-Newton matrix"):
+        check_memory((3, 5), (3_000_000,), (1, 2))
 
 
 def seconds(problem: Problem, theta: Array) -> float:

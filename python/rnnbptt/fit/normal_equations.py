@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.linalg import lapack, solve_triangular
+
+from .. import _validate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +24,8 @@ PANEL = 384
 
 
 Eliminated = Literal["starts", "outputs", "nothing"]
+#: What is eliminated, and how many parameters are left.
+Choice: TypeAlias = tuple[Eliminated, int]
 
 
 class Columns(NamedTuple):
@@ -40,6 +44,30 @@ class Columns(NamedTuple):
     outputs: NDArray[np.int64]
     states: NDArray[np.int64]
     starts: NDArray[np.int64]
+
+
+def least_work(outputs: tuple[int, int], states: tuple[int], starts: tuple[int, int]) -> Choice:
+    """Choose by the shapes of `Columns` what to eliminate, and return how many parameters are left."""
+    (q, m), (n,), (B, h) = outputs, states, starts
+    choices: list[tuple[Choice, int, int]] = [
+        (("starts", n + q * m), B, h),
+        (("outputs", n + B * h), q, m),
+        (("nothing", n + q * m + B * h), 0, 0),
+    ]
+
+    def work(choice: tuple[Choice, int, int]) -> float:
+        (_, rest), blocks, size = choice
+        return float(blocks * size * rest * (rest + size) + rest**3 / 3 + CALLS * (blocks > 0))
+
+    return min(choices, key=work)[0]
+
+
+def check_memory(outputs: tuple[int, int], states: tuple[int], starts: tuple[int, int]) -> None:
+    """Raise a MemoryError where the largest arrays of normal equations cannot be had."""
+    (q, m), (n,), (B, h) = outputs, states, starts
+    _, rest = least_work(outputs, states, starts)
+    for shape in ((rest, rest), (q, m, m + n), (B, h, q * m + n + h)):
+        _validate.allocate("the Gauss-Newton matrix of solver='lm'", shape, np.dtype(np.float64))
 
 
 class NormalEquations:
@@ -74,7 +102,7 @@ class NormalEquations:
         self._states, self._outputs, self._starts = blocks
         # Numbers that outputs are read out with, other parameters, initial states.
         self._sizes = columns.outputs.size, len(columns.states), columns.starts.size
-        self._eliminated = eliminated or self._least_work()
+        self._eliminated = eliminated or least_work(*(part.shape for part in columns))[0]
 
     def add_ridge(self, alpha: float) -> None:
         """Add `alpha` to the diagonal of all parameters but the initial states."""
@@ -120,20 +148,6 @@ class NormalEquations:
         result = np.empty_like(upper)
         result[np.ix_(order, order)] = upper + np.triu(upper, 1).T
         return result
-
-    def _least_work(self) -> Eliminated:
-        outputs, states, starts = self._sizes
-
-        def work(block: int, size: int, kept: int) -> float:
-            rest = states + kept
-            return size * rest * (rest + block) + rest**3 / 3 + CALLS
-
-        works: dict[Eliminated, float] = {
-            "nothing": sum(self._sizes) ** 3 / 3,
-            "starts": work(self._columns.starts.shape[1], starts, outputs),
-            "outputs": work(self._columns.outputs.shape[1], outputs, starts),
-        }
-        return min(works, key=works.__getitem__)
 
     def _arranged(self, eliminated: Eliminated) -> tuple[NDArray[np.int64], Real, list[Real], Real]:
         """Return D (K, m, m), E (K, m, n) in parts and F (n, n), and before them the order of all.
