@@ -220,7 +220,8 @@ def test_a_stable_problem_is_the_same_in_other_coordinates() -> None:
     theta = stable.pack(params, h0)
     assert stable.loss(theta) == pytest.approx(problem.loss(problem.pack(params, h0)), rel=1e-8)
     _, gradient = stable.flat(theta)
-    matrix, again = stable.normal_equations(theta)
+    equations = stable.normal_equations(theta)
+    matrix, again = equations.dense(), equations.gradient
     np.testing.assert_allclose(again, gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
     np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-12 * np.abs(matrix).max())
     for direction in rng.standard_normal((4, len(theta))):

@@ -213,7 +213,8 @@ def test_gradient_and_normal_equations_are_those_of_the_loss(missing: str, radiu
     problem = Problem(params, data, ridge=0.1, max_spectral_radius=radius)
     theta = problem.pack(params, rng.standard_normal((2, 3)))
     loss, gradient = problem.flat(theta)
-    matrix, gradient_by_rows = problem.normal_equations(theta)
+    equations = problem.normal_equations(theta)
+    matrix, gradient_by_rows = equations.dense(), equations.gradient
     assert abs(problem.loss(theta) - loss) < 1e-12 * loss
     np.testing.assert_allclose(gradient_by_rows, gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
     for direction in rng.standard_normal((4, len(theta))):

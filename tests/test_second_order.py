@@ -439,6 +439,19 @@ def test_gauss_newton_in_windows() -> None:
         assert relative_error(objective.gauss_newton(theta).matrix, J.T @ J) <= FORMS
 
 
+@pytest.mark.parametrize(("dtype", "steps"), [(np.float64, 4000), (np.float32, 700)])
+def test_what_a_start_did_long_ago_is_forgotten(dtype: Any, steps: int) -> None:
+    # 0.8^t is subnormal from t = 3175 on in float64 and from 392 on in float32, and would stay so.
+    params = Params(*(np.array([[value]], dtype) for value in (1, 0.8, 1)))
+    objective = Objective(np.ones((steps, 1), dtype), np.zeros((steps, 1), dtype), like=params, wrt=["h0"])
+    J = objective.jac(objective.pack(params))[:, -1]
+    exact = np.sqrt(2 / steps) * dtype(0.8) ** np.arange(1.0, steps + 1)
+    large = exact > np.finfo(dtype).tiny / np.finfo(dtype).eps
+    rounding = np.arange(1, steps + 1) * np.finfo(dtype).eps
+    assert (np.abs(J - exact)[large] <= (rounding * exact)[large]).all()
+    assert (J[steps // 8 * 7 :] == 0).all()
+
+
 def test_bits_do_not_depend_on_threads() -> None:
     case = build(np.random.default_rng(20), np.float64, (500, 3, 2, 12, 2), steps=("weights",))
     answers = set()

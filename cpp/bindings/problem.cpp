@@ -8,6 +8,7 @@
 #include "bindings/arrays.hpp"
 #include "bindings/module.hpp"
 #include "bindings/workspaces.hpp"
+#include "core/gauss_newton.hpp"
 #include "core/gradient.hpp"
 #include "core/hessian.hpp"
 #include "core/losses.hpp"
@@ -166,6 +167,25 @@ class BoundProblem {
     auto* to = output<Scalar>(matrix, "matrix", total * total);
     linearize(theta, terms, threads, [&](Run& run, Workspace& workspace, const Point& at) {
       rnnbptt::gauss_newton<Scalar>(run, workspace, at.weights, at.problem, columns, at.hidden, at.o, to);
+    });
+  }
+
+  // Fills the blocks of that matrix that are not zero: states (n, n), outputs (groups, m, m + n) and starts
+  // (B, h, groups m + n + h), as core/gauss_newton.hpp has them. `starts` is None where h0 is not derived by.
+  void gauss_newton_blocks(const py::object& theta, const Terms& terms, const std::array<Index, 7>& first,
+                           Index total, const py::object& states, const py::object& outputs,
+                           const py::object& starts, int threads) const {
+    const Columns columns = columns_at(first, total);
+    const BlockSizes sizes = block_sizes(problem_, columns);
+    const Index n = sizes.states, m = sizes.outputs, h = sizes.starts, groups = sizes.groups;
+    const Blocks<Scalar> to{output<Scalar>(states, "states", n * n),
+                            output<Scalar>(outputs, "outputs", groups * m * (m + n)),
+                            output<Scalar>(starts, "starts", problem_.shape.B * h * (groups * m + n + h))};
+    if (to.states == nullptr || to.outputs == nullptr || (to.starts == nullptr) != (h == 0)) misfit("blocks");
+    linearize(theta, terms, threads, [&](Run& run, Workspace& workspace, const Point& at) {
+      workspace.reset();
+      rnnbptt::gauss_newton_blocks<Scalar>(run, workspace, at.weights, at.problem, columns, at.hidden, at.o,
+                                           to);
     });
   }
 
@@ -346,6 +366,9 @@ void register_as(py::module_& module, const char* name) {
            py::arg("total"), py::arg("J"), py::arg("threads"))
       .def("gauss_newton", &Bound::gauss_newton, py::arg("theta"), py::arg("terms"), py::arg("first"),
            py::arg("total"), py::arg("matrix"), py::arg("threads"))
+      .def("gauss_newton_blocks", &Bound::gauss_newton_blocks, py::arg("theta"), py::arg("terms"),
+           py::arg("first"), py::arg("total"), py::arg("states"), py::arg("outputs"), py::arg("starts"),
+           py::arg("threads"))
       .def("used_schedule", &Bound::used_schedule);
 }
 

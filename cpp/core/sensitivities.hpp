@@ -5,20 +5,12 @@
 // the weights; the identity where dL/do is given. What is computed here is M_t J_t, J_t = do_t / d theta.
 #pragma once
 
+#include "core/columns.hpp"
 #include "core/runtime/workspace.hpp"
 #include "rnnbptt/problem.hpp"
 #include "rnnbptt/runtime.hpp"
 
 namespace rnnbptt {
-
-// Where the columns of each parameter begin in a row of J; below zero for what is not differentiated by. The
-// columns of what is left out are among the `total` and hold zeros.
-struct Columns {
-  Index W_hx = -1, W_hh = -1, W_qh = -1, b_h = -1, b_q = -1, W_qx = -1;
-  Index h0 = -1;        // of the first sequence
-  Index h0_stride = 0;  // from one sequence's to the next
-  Index total = 0;
-};
 
 // r_t = M_t (o_t - y_t): of a loss that is a sum of squares, L = 1/2 sum |r_t|^2. Steps that do not count get
 // 0.
@@ -30,11 +22,5 @@ template <typename Scalar>
 void jacobian(Run& run, Workspace& workspace, const Params<const Scalar>& params,
               const Problem<Scalar>& problem, const Columns& columns, SequenceView<const Scalar> hidden,
               SequenceView<const Scalar> o, SequenceView<Scalar> J);
-
-// sum_t (M_t J_t)^T (M_t J_t), (columns.total, columns.total), in windows of time: J is never held at once.
-template <typename Scalar>
-void gauss_newton(Run& run, Workspace& workspace, const Params<const Scalar>& params,
-                  const Problem<Scalar>& problem, const Columns& columns, SequenceView<const Scalar> hidden,
-                  SequenceView<const Scalar> o, Scalar* matrix);
 
 }  // namespace rnnbptt

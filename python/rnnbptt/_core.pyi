@@ -60,6 +60,17 @@ class Problem:
     def gauss_newton(
         self, theta: _Array, terms: _Terms, first: tuple[int, ...], total: int, matrix: _Array, threads: int
     ) -> None: ...
+    def gauss_newton_blocks(
+        self,
+        theta: _Array,
+        terms: _Terms,
+        first: tuple[int, ...],
+        total: int,
+        states: _Array,
+        outputs: _Array,
+        starts: _Array | None,
+        threads: int,
+    ) -> None: ...
     def used_schedule(self) -> dict[str, Any]: ...
 
 class Problem32(Problem): ...

@@ -9,9 +9,9 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits
 
-from .. import _validate
 from .._extras import need
 from .descent import Fitted, descend
+from .normal_equations import check_memory
 from .problem import Problem, largest_eigenvalue
 from .starts import draw
 
@@ -67,8 +67,7 @@ def search(data: Experiments, settings: Settings, source: np.random.RandomState)
         Of the random starts.
     """
     if settings.solver == "lm":
-        p = _parameters(data, settings)
-        _validate.allocate("the Gauss-Newton matrix of solver='lm'", (p, p), np.dtype(np.float64))
+        check_memory(*_parameters(data, settings))
     kinds = settings.starts
     seeds = source.randint(np.iinfo(np.int32).max, size=len(kinds))
     n_jobs = settings.n_jobs
@@ -107,11 +106,11 @@ def summary_of(result: Fitted) -> StartSummary:
     )
 
 
-def _parameters(data: Experiments, settings: Settings) -> int:
-    """Return how many numbers are fitted."""
+def _parameters(data: Experiments, settings: Settings) -> tuple[tuple[int, int], tuple[int], tuple[int, int]]:
+    """Return how many numbers are fitted: of every output, of the states, of every experiment."""
     (B, d), q, h = data.x.shape[1:], data.y.shape[2], settings.n_hidden
-    optional = settings.biases * (h + q) + settings.direct * q * d + settings.fit_h0 * B * h
-    return int(h * (d + h + q) + optional)
+    outputs = h + settings.biases + settings.direct * d
+    return (q, outputs), (h * (d + h + settings.biases),), (B, settings.fit_h0 * h)
 
 
 def _one_start(

@@ -14,6 +14,7 @@ from ..engine.floating_point import quiet_class
 from ..reports.spectrum import spectral_report
 from . import arguments, simulation
 from .experiments import checked_columns
+from .hankel import hankel_singular_values
 from .rows import Rows
 from .state_estimate import initial_states, left_out
 from .state_space import StateSpace, to_state_space
@@ -256,6 +257,19 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Report on the eigenvalues of ``W_hh`` and its powers: see `rnnbptt.spectral_report`."""
         check_is_fitted(self)
         return spectral_report(self.params_.W_hh)
+
+    @property
+    def hankel_singular_values_(self) -> Real:
+        """Hankel singular values of the network, (h,), largest first.
+
+        They are those of `to_state_space`, in the units of the data, and say what each state of a balanced
+        form carries from past inputs to future outputs: states whose values are small beside the others can
+        be left out (balanced truncation). Modes on or beyond the unit circle, which pass on more and more,
+        have infinite ones. Biases do not count.
+        """
+        check_is_fitted(self)
+        params = self.params_
+        return hankel_singular_values(params.W_hh, params.W_hx, params.W_qh @ params.W_hh)
 
     def _data(self, X: ArrayLike | None, y: ArrayLike) -> tuple[Real, Real]:
         """Return inputs (n, d) and targets (n, q), which may be NaN."""

@@ -10,6 +10,7 @@ from scipy.linalg import schur
 from ..engine.trajectories import forward
 from ..gradients.objective import Objective
 from . import regressions
+from .normal_equations import Columns, NormalEquations
 
 if TYPE_CHECKING:
     from ..engine.params import Params
@@ -105,6 +106,10 @@ class Problem:
             lengths=data.lengths,
             num_threads=num_threads,
         )
+        layout, _, self._curvature = self._objective._laid_out()
+        self._threads = self._objective._threads
+        starts = np.arange(like.size, layout.size).reshape(len(data.lengths), -1)
+        self._columns = Columns(layout.output_columns, layout.state_columns, starts)
 
     def pack(self, params: Params, h0: Real) -> Real:
         """Write parameters and initial states (B, h) as one vector."""
@@ -176,18 +181,20 @@ class Problem:
             return np.inf, np.zeros_like(theta)  # a line search then takes a shorter step
         return loss, gradient
 
-    def normal_equations(self, theta: Real) -> tuple[Real, Real]:
+    def normal_equations(self, theta: Real) -> NormalEquations:
         """Evaluate ``J^T J`` and the gradient of L, with the penalties' residuals as rows of J."""
-        _, gradient, matrix = self._objective.gauss_newton(theta)
+        _, gradient = self._objective.flat(theta)
+        blocks = self._curvature.gauss_newton_blocks(theta, self._threads)
         size = self.like.size
         gradient[:size] += 2 * self.ridge * theta[:size]
-        diagonal = np.arange(size)
-        matrix[diagonal, diagonal] += 2 * self.ridge
+        equations = NormalEquations(blocks, gradient, self._columns)
+        if self.ridge > 0:
+            equations.add_ridge(2 * self.ridge)
         rows, excess = self._radius_rows(theta)
         if len(excess):
             gradient[self._recurrent] += 2 * self.radius_weight * (excess @ rows)
-            matrix[self._recurrent, self._recurrent] += 2 * self.radius_weight * (rows.T @ rows)
-        return matrix, gradient
+            equations.add_to_states(self._recurrent, 2 * self.radius_weight * (rows.T @ rows))
+        return equations
 
     # --- parts ----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from .problem import clipped, largest_eigenvalue
 
 if TYPE_CHECKING:
     from .experiments import Real
+    from .normal_equations import NormalEquations
     from .problem import Problem
 
 #: How far inside, as a part of the bound, eigenvalues start that have to be moved, and singular values at
@@ -127,15 +128,17 @@ class StableProblem:
         gradient[self._at] = contraction.pull(gradient[self._at].reshape(contraction.W.shape)).ravel()
         return loss, gradient
 
-    def normal_equations(self, theta: Real) -> tuple[Real, Real]:
+    def normal_equations(self, theta: Real) -> NormalEquations:
         """Evaluate ``J^T J`` and the gradient of L."""
         at, contraction = self._mapped(theta)
-        matrix, gradient = self._problem.normal_equations(at)
-        shape = contraction.W.shape
-        gradient[self._at] = contraction.pull(gradient[self._at].reshape(shape)).ravel()
-        for side in (matrix, matrix.T):
-            side[:, self._at] = contraction.pull(side[:, self._at].reshape(-1, *shape)).reshape(len(side), -1)
-        return matrix, gradient
+        equations = self._problem.normal_equations(at)
+
+        def pull(derivatives: Real) -> Real:
+            matrices = derivatives.reshape(*derivatives.shape[:-1], *contraction.W.shape)
+            return contraction.pull(matrices).reshape(derivatives.shape)
+
+        equations.change_states(self._at, pull)
+        return equations
 
 
 def _contracting_basis(W: Real, bound: float) -> Real:

@@ -52,6 +52,29 @@ class GaussNewton(NamedTuple):
         return summary.table("GaussNewton", self._asdict().items())
 
 
+class Blocks(NamedTuple):
+    """The blocks of a Gauss-Newton matrix of squared errors that are not zero.
+
+    Its columns are in three groups: parameters that the states depend on, of which there are n; what each
+    output alone is read out with, m numbers (its row of W_qh, of b_q and of W_qx); and the h of each initial
+    state.
+
+    Attributes
+    ----------
+    states : ndarray, shape (n, n)
+        On and above the diagonal; zero below.
+    outputs : ndarray, shape (q, m, m + n)
+        Of each output: its own block, and its columns beside those of the states.
+    starts : ndarray, shape (B, h, q * m + n + h)
+        Of each initial state: its columns beside those of all outputs and of the states, and its own block.
+        h is 0 where vectors do not hold initial states.
+    """
+
+    states: FloatArray
+    outputs: FloatArray
+    starts: FloatArray
+
+
 GaussNewton.__module__ = "rnnbptt"  # in a class body it would be one more field
 
 
@@ -106,6 +129,26 @@ class Curvature:
         matrix = _validate.allocate("matrix", (layout.size, layout.size), layout.like.dtype)
         self._problem.posed.gauss_newton(theta, layout.terms, layout.first, layout.size, matrix, threads)
         return matrix
+
+    def gauss_newton_blocks(self, theta: FloatArray, threads: int) -> Blocks:
+        """Return the blocks of the Gauss-Newton matrix of squared errors."""
+        layout, dtype = self._layout, self._layout.like.dtype
+        q, m = layout.output_columns.shape
+        n, h = len(layout.state_columns), 0 if layout.first[-1] < 0 else layout.like.shape[1]
+        states = _validate.allocate("states", (n, n), dtype)
+        outputs = _validate.allocate("outputs", (q, m, m + n), dtype)
+        starts = _validate.allocate("starts", (self._problem.dataset.batch, h, q * m + n + h), dtype)
+        self._problem.posed.gauss_newton_blocks(
+            theta,
+            layout.terms,
+            layout.first,
+            layout.size,
+            states,
+            outputs,
+            starts if h else None,
+            threads,
+        )
+        return Blocks(states, outputs, starts)
 
     def hessian_product(self, theta: object, v: object, threads: int) -> FloatArray | None:
         """Return the product of the Hessian at `theta` with `v`; None where one is no vector of its size."""

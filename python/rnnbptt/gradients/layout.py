@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from .. import _validate
 from ..engine.params import PARAMETERS, Gradients, Params
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from .._validate import FloatArray
     from ..engine.dataset import Dataset
@@ -51,6 +52,22 @@ class Layout:
         self.size, self.first = at, tuple(first.values())
         b_h, b_q, W_qx = (name in sizes for name in _OPTIONAL)
         self.terms = (b_h, b_q, W_qx, self.start is not None)
+
+    @cached_property
+    def state_columns(self) -> NDArray[np.int64]:
+        """Where a vector holds what states depend on and is differentiated by: W_hx, W_hh, b_h."""
+        return np.concatenate([self._columns(name) for name in ("W_hx", "W_hh", "b_h")])
+
+    @cached_property
+    def output_columns(self) -> NDArray[np.int64]:
+        """The same of what outputs are read out with, (q, m): rows of W_qh, b_q, W_qx of each output."""
+        rows = [self._columns(name).reshape(self.like.shape[2], -1) for name in ("W_qh", "b_q", "W_qx")]
+        return np.concatenate(rows, axis=1)
+
+    def _columns(self, name: str) -> NDArray[np.int64]:
+        """Where a vector holds a parameter; nowhere, if it is not differentiated by."""
+        first = self.first[PARAMETERS.index(name)]
+        return np.arange(first, first + (getattr(self.like, name).size if first >= 0 else 0))
 
     def without_holes(self) -> tuple[tuple[int, ...], int]:
         """Return `first` and the length where what is not differentiated by is left out."""
