@@ -48,10 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
     An error or an interrupt leaves what was there before. What is no regular file, such as a device or a
     pipe, is written directly; behind a link, what it leads to.
     """
-    path = Path(os.path.realpath(path))
     if _is_special(path):
-        yield path
+        yield path  # under the name that was given, whose suffix says what to write
         return
+    path = Path(os.path.realpath(path))
     new = path.with_name(f".{path.stem[:100]}-{secrets.token_hex(4)}{path.suffix}")
     try:
         with new.open("xb"):
