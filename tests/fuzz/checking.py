@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.exceptions import ConvergenceWarning, UndefinedMetricWarning
 
 from rnnbptt import Gradients, Params
 
@@ -116,6 +116,7 @@ def _outcome(call: Call, given: dict[str, Any]) -> tuple[str | None, str, Any]:
             warnings.simplefilter("error")
             # What scikit-learn says of R^2 of a single row.
             warnings.simplefilter("ignore", UndefinedMetricWarning)
+            warnings.simplefilter("ignore", ConvergenceWarning)  # short fits, which say so
             return None, "", function.call(**given)
     except REFUSALS as error:
         return None, "", error

@@ -191,7 +191,7 @@ _OBJECTS: dict[str, Callable[[], Any]] = {
     "flow": lambda: rnnbptt.gradient_flow(params, _x, _y),
     "truncated": lambda: rnnbptt.truncation_report(params, _x, _y, draws=4),
     "coin": lambda: Randomized(3, rng=0),
-    "fitted": lambda: LinearRNNRegressor(2, n_starts=1, max_iter=3, random_state=0).fit(_x[:, 0], _y[:, 0]),
+    "fitted": lambda: LinearRNNRegressor(2, n_starts=1, random_state=0).fit(_x[:, 0], _y[:, 0]),
 }
 OBJECTS = frozenset(_OBJECTS)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .experiments import Experiments, Real
 
 #: Most numbers in the responses that inputs are regressed on: what comes later is left out.
-RESPONSES = 2**24
+RESPONSES = 2**21
 #: Columns that are told apart by less than this, such as a bias and a mode within rounding of one, are one.
 ALIKE = 1e-10
 
