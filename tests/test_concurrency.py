@@ -71,7 +71,7 @@ def counting_rate(work: Callable[[], Any] | None) -> float:
 
 
 @slow
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+@pytest.mark.skipif(rnnbptt.get_num_threads() < 2, reason="needs two processors")
 def test_the_interpreter_is_free_during_a_call() -> None:
     case = problem(T=100_000, B=2, h=40)
     objective = Objective(case.x, case.y, like=case.params, num_threads=1)

@@ -122,8 +122,8 @@ def power_norms(
 
     The first thousand powers cost little more than a thousand products of (h, h) matrices for all but such
     transients. For ``ord=2`` their singular values cost several times as much. Ctrl-C is heard between any
-    two of them; the singular values of one matrix take NumPy 0.2 s for h = 1000, and eight times as long for
-    twice the h.
+    few of them; the singular values of one matrix take NumPy 0.25 s for h = 1000, and some ten times as long
+    for twice the h.
 
     References
     ----------
