@@ -17,7 +17,7 @@ from speed import slow
 
 rng = np.random.default_rng(0)
 params = Params.random(2, 32, 2, rng=0)
-x = rng.standard_normal((100_000, 2))
+x = rng.standard_normal((300_000, 2))
 tall = rng.standard_normal((200_000, 4))
 broad = rng.standard_normal((20_000, 6))
 exploding = Params.random(1, 8, 1, rng=0, spectral_radius=1.5)
@@ -51,7 +51,7 @@ LONG: dict[str, Callable[[], Callable[[], Any]]] = {
     "power_norms": singular_values,
     "spectral_report": spectrum,
     "gradient_flow": lambda: lambda: rnnbptt.gradient_flow(exploding, tall[:, :1], tall[:, :1], lags=50_000),
-    "truncation_report": lambda: lambda: rnnbptt.truncation_report(params, x, x, lags=4000),
+    "truncation_report": lambda: lambda: rnnbptt.truncation_report(params, x, x, lags=20_000),
     "draws": lambda: lambda: rnnbptt.truncation_report(params, x[:2000], x[:2000], draws=10_000),
     "subspace": lambda: lambda: regressor(n_hidden=20, n_starts=1).fit(broad, broad),
     "long experiment": lambda: lambda: regressor(n_hidden=20, solver="lbfgs").fit(tall, tall),
