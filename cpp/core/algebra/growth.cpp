@@ -96,8 +96,7 @@ double growth_of(Run& run, Workspace& workspace, Square form, const std::vector<
   return std::min(growth(rate, nullptr), growth(rate, scales));
 }
 
-double growth_rate(Run& run, Workspace& workspace, Square form, const double* P, int settling,
-                   int measured) {
+double growth_rate(Run& run, Workspace& workspace, Square form, const double* P, int settling, int measured) {
   const Index h = form.part();
   P = form.state_part(P);
   auto* v = workspace.take<double>(h);

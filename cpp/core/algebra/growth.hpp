@@ -30,8 +30,8 @@ struct Square {
 };
 
 // The most that powers may grow, of W as it is or balanced. In 3,200 problems of companion matrices, Jordan
-// blocks and other strongly non-normal W (tests/non_normal.py) no gradient used up more than half of the error
-// it is allowed; with 64 one came to nine tenths, with more they break it by factors up to thirty.
+// blocks and other strongly non-normal W (tests/non_normal.py) no gradient used up more than half of the
+// error it is allowed; with 64 one came to nine tenths, with more they break it by factors up to thirty.
 constexpr double largest_growth = 16;
 
 // The growth of the powers that were added. That of a model of states and tangents is M's.

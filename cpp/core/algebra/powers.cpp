@@ -10,9 +10,7 @@ namespace {
 // Growth from which on products that are rounded cost a digit.
 constexpr double harmless_growth = 4;
 // The most that powers up to W^n may grow where none of them forgets errors.
-double growth_kept(Index n) {
-  return std::max(harmless_growth, static_cast<double>(n * n) / 4);
-}
+double growth_kept(Index n) { return std::max(harmless_growth, static_cast<double>(n * n) / 4); }
 // The largest Frobenius norm of a power: no power of a stable model that may grow by so little has it, and an
 // exploding one of this size still multiplies exactly.
 constexpr double largest_norm = 1024;
@@ -148,8 +146,8 @@ PowerChain powers_to(Run& run, Workspace& workspace, Square form, const Basis& b
   return {std::move(result), growth.value()};
 }
 
-// Exact powers are three times as expensive: they are built where products of plain ones lose digits, or where
-// the last of them does not forget errors.
+// Exact powers are three times as expensive: they are built where products of plain ones lose digits, or
+// where the last of them does not forget errors.
 PowerChain powers_as_needed(Run& run, Workspace& workspace, Square form, const double* W, Index n,
                             bool exact) {
   Basis basis{W};
