@@ -61,7 +61,7 @@ def _inputs(regressor: Any, X: ArrayLike, name: str, **options: Any) -> Real:
         hint = f"{name}.to_frame()" if hasattr(X, "to_frame") else f"{name}[:, None]"
         raise ValueError(f"{name} must have shape (n, d), not {np.shape(X)}. Reshape your data: pass {hint}")
     _kind(name, X)
-    with _named(name):
+    with named(name):
         checked = validate_data(regressor, X, dtype=np.float64, ensure_all_finite=False, **options)
     result: Real = np.ascontiguousarray(checked)  # sums depend on the order, in the last digit
     finite = np.isfinite(result)
@@ -96,7 +96,7 @@ def warn_of_order(X: Any, y: Any, lengths: IntArray) -> None:
 def targets(regressor: Any, y: ArrayLike) -> Real:
     """Return y of shape (n,) or (n, q), in which NaN stands for a missing target."""
     _kind("y", y)
-    with _named("y"):
+    with named("y"):
         checked = check_array(
             y,
             ensure_2d=False,
@@ -147,8 +147,8 @@ def random_source(random_state: Any) -> np.random.RandomState:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Let messages of scikit-learn name the argument where they do not."""
+def named(name: str) -> Iterator[None]:
+    """Let messages name the argument where they do not: scikit-learn's, or those of what is in it."""
     try:
         yield
     except (TypeError, ValueError) as error:

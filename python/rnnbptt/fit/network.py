@@ -165,8 +165,9 @@ class FittedNetwork(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             if not isinstance(past, tuple | list) or len(past) not in (2, 3):
                 raise TypeError(f"past must be (X, y) or (X, y, lengths), not {_validate.describe(past)}")
             X, y, *lengths = past
-            rows, columns = self._data(X, y)
-            ends = Rows.of(lengths[0] if lengths else None, None, len(rows)).lengths
+            with arguments.named("past"):
+                rows, columns = self._data(X, y)
+                ends = Rows.of(lengths[0] if lengths else None, None, len(rows)).lengths
             began = initial_states(self.params_, rows, columns, ends)
             states = simulation.final_states(self.params_, rows, ends, began)
             last = rows[np.cumsum(ends) - 1]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arguments import named
 from .experiments import experiment_lengths
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Rows:
             raise ValueError(
                 "lengths must not be given beside experiments: both say which rows make a sequence"
             )
-        given = np.asarray(experiments)
+        with named("experiments"):
+            given = np.asarray(experiments)
         if isinstance(experiments, np.ma.MaskedArray) or given.dtype.kind not in "biufUSO":
             raise TypeError(f"experiments must hold numbers or strings, not {given.dtype}")
         if given.shape != (count,):
