@@ -11,8 +11,6 @@ namespace {
 
 // Norm of a power up to which all powers after it together weigh less than those before it.
 constexpr double forgets = 0.5;
-// Largest ratio of what is taken away to what is left: the difference costs about as many roundings.
-constexpr double cancels = 32;
 // Ratio up to which whole sequences are taken: finding what enters blocks would cost more time than it is
 // worth.
 constexpr double cancels_little = 8;

@@ -24,6 +24,10 @@
 
 namespace rnnbptt {
 
+// Largest ratio of what a gradient is made of, or of what is taken away from it, to what is left: the
+// difference costs about as many roundings.
+constexpr double cancels = 32;
+
 // How the gradients of a problem with lag windows are taken: in which blocks, and by which powers of W_hh.
 // Decided by norms of powers, never by data.
 class LagWindows {

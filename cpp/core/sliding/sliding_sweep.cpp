@@ -9,10 +9,6 @@
 namespace rnnbptt {
 namespace {
 
-// How much larger than a gradient what it is made of, or what is taken away from it, may be: the difference
-// then costs about as many roundings.
-constexpr double cancels = 32;
-
 // Whether a sum of squares is far above what squares may have lost below the range.
 bool certain(double squares) { return squares > 1e-280; }
 

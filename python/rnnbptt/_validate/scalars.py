@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from numpy.typing import DTypeLike
 
@@ -124,37 +124,33 @@ def boolean(name: str, value: object) -> bool:
     return bool(value)
 
 
-def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
-    """Return the dtype `value` stands for, which must be float32 or float64."""
+def _dtype(
+    name: str, value: DTypeLike, expected: str, fits: Callable[[np.dtype[Any]], bool]
+) -> np.dtype[Any]:
     try:
         dtype = np.dtype(value)
     except Exception:  # of many types, some of the text of a dtype
-        raise TypeError(f"{name} must be float32 or float64, not {describe(value)}") from None
-    if dtype not in SCALAR_TYPES:
-        raise TypeError(f"{name} must be float32 or float64, not {dtype}")
+        raise TypeError(f"{name} must be {expected}, not {describe(value)}") from None
+    if not fits(dtype):
+        raise TypeError(f"{name} must be {expected}, not {dtype}")
     return dtype
+
+
+def scalar_type(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype `value` stands for, which must be float32 or float64."""
+    return _dtype(name, value, "float32 or float64", lambda dtype: dtype in SCALAR_TYPES)
 
 
 def real_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of real floats that `value` stands for."""
-    try:
-        dtype = np.dtype(value)
-    except Exception:
-        raise TypeError(f"{name} must be a dtype of real numbers, not {describe(value)}") from None
-    if dtype.kind != "f":
-        raise TypeError(f"{name} must be a dtype of real numbers, not {dtype}")
-    return dtype
+    return _dtype(name, value, "a dtype of real numbers", lambda dtype: dtype.kind == "f")
 
 
 def complex_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """Return the dtype of complex numbers, of float64 at least, that `value` stands for."""
-    try:
-        dtype = np.dtype(value)
-    except Exception:
-        raise TypeError(f"{name} must be complex128 or clongdouble, not {describe(value)}") from None
-    if dtype.kind != "c" or dtype.itemsize < np.dtype(np.complex128).itemsize:
-        raise TypeError(f"{name} must be complex128 or clongdouble, not {dtype}")
-    return dtype
+    least = np.dtype(np.complex128).itemsize
+    expected = "complex128 or clongdouble"
+    return _dtype(name, value, expected, lambda dtype: dtype.kind == "c" and dtype.itemsize >= least)
 
 
 def choice(name: str, value: object, choices: Collection[str]) -> str:
